@@ -1,0 +1,39 @@
+"""Write a vision architecture as YAML, compile it, measure it, search for the best.
+
+The verbs of the command line are functions here. Each is imported when it is first used, so `import archdsl` is fast
+and needs none of torch, onnx or optuna.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from archdsl.compiler import build, compile, cost, export_onnx, identity
+    from archdsl.spec.load import load
+    from archdsl.weights.importing import import_weights
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "load": "archdsl.spec.load",
+    "build": "archdsl.compiler",
+    "compile": "archdsl.compiler",
+    "cost": "archdsl.compiler",
+    "identity": "archdsl.compiler",
+    "export_onnx": "archdsl.compiler",
+    "import_weights": "archdsl.weights.importing",
+}
+
+__all__ = ["__version__", "build", "compile", "cost", "export_onnx", "identity", "import_weights", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'archdsl' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

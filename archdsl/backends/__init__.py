@@ -1,0 +1,33 @@
+"""Graph -> artefact. A backend is a name in this table and one file; importing archdsl imports none of them."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+
+from archdsl.errors import BackendError, Problem, at_argument
+
+BACKENDS: dict[str, str] = {
+    "null": "archdsl.backends.null",  # nothing: for tests of the compiler
+    "torch": "archdsl.backends.torch_fx",  # an fx.GraphModule
+    "onnx": "archdsl.backends.onnx_model",  # an ONNX ModelProto
+}
+
+
+def backend(name: str) -> ModuleType:
+    """The module of the backend called `name`. Errors: BackendError when there is none or its library is missing."""
+    if name not in BACKENDS:
+        raise BackendError(
+            Problem(
+                at_argument("backend", name),
+                "unknown-name",
+                f"there is no backend {name!r}",
+                f"the backends are {', '.join(BACKENDS)}",
+            )
+        )
+    try:
+        return import_module(BACKENDS[name])
+    except ImportError as error:
+        raise BackendError(
+            Problem(at_argument("backend", name), "missing-library", f"backend {name!r} needs {error.name}: {error}")
+        ) from error

@@ -1,0 +1,133 @@
+"""An ONNX graph under construction: nodes named by path, weights by parameter name, equal constants held once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+import onnx_ir as ir
+
+from archdsl.backends.initial import Array, tensor_name
+from archdsl.backends.splits import Splits
+from archdsl.ir.graph import Node
+from archdsl.ir.types import DType, TensorType
+from archdsl.ops import Slice
+
+Operand: TypeAlias = ir.Value | Array
+"""What an emitter gets and gives: a value of the ONNX graph, or numbers known while emitting (a bias, a mask)."""
+
+DTYPES: dict[DType, ir.DataType] = {
+    "f32": ir.DataType.FLOAT,
+    "f16": ir.DataType.FLOAT16,
+    "bf16": ir.DataType.BFLOAT16,
+    "i64": ir.DataType.INT64,
+}
+
+
+@dataclass
+class Emission:
+    """What the emitters write to. `node` is the node being emitted; its path begins every name.
+
+    weights: every tensor of the graph by name
+    batch: the size of the batch axis, or None when it is dynamic
+    splits: the values that are cut into slices as a whole, with the slices
+    """
+
+    weights: Mapping[str, Array]
+    batch: int | None = None
+    nodes: list[ir.Node] = field(default_factory=list)
+    initializers: dict[str, ir.Value] = field(default_factory=dict)
+    splits: Splits = field(default_factory=dict)
+    split: dict[tuple[Node, Slice], ir.Value] = field(default_factory=dict)
+    node: Node = field(init=False)
+    _shared: dict[tuple[object, ...], ir.Value] = field(default_factory=dict)
+    _names: dict[str, int] = field(default_factory=dict)
+
+    def op(self, op_type: str, *inputs: Operand, name: str | None = None, **attributes: Any) -> ir.Value:
+        """Add an ONNX node and return its only output. Its name is `path/name`, `name` being by default its type."""
+        return self.multi(op_type, *inputs, name=name, num_outputs=1, **attributes)[0]
+
+    def multi(
+        self, op_type: str, *inputs: Operand, name: str | None = None, num_outputs: int, **attributes: Any
+    ) -> Sequence[ir.Value]:
+        """Like `op`, for a node of several outputs."""
+        full = self._free(f"{self.node.path}/{name or op_type}")
+        values = [self.value(x) for x in inputs]
+        outputs = [ir.Value(name=full if num_outputs == 1 else f"{full}_{i}") for i in range(num_outputs)]
+        attrs = ir.convenience.convert_attributes(attributes)
+        self.nodes.append(ir.Node("", op_type, values, attrs, outputs=outputs, name=full))
+        return outputs
+
+    def value(self, x: Operand) -> ir.Value:
+        """`x` as a value of the graph: numbers become a constant."""
+        return x if isinstance(x, ir.Value) else self.constant(x)
+
+    def constant(self, numbers: Array, name: str = "constant") -> ir.Value:
+        """An initializer that holds `numbers`; equal numbers are held once. Floats take the node's number format."""
+        if numbers.dtype.kind == "f":
+            numbers = numbers.astype(DTYPES[self.node.type.dtype].numpy(), copy=False)
+        numbers = np.ascontiguousarray(numbers).reshape(numbers.shape)
+        key = (numbers.dtype.str, numbers.shape, hashlib.blake2b(numbers.tobytes(), digest_size=16).digest())
+        if key not in self._shared:
+            self._shared[key] = self._initializer(self._free(f"{self.node.path}/{name}"), numbers)
+        return self._shared[key]
+
+    def integers(self, *numbers: int, name: str = "axes") -> ir.Value:
+        """A constant int64 vector: a shape, axes, sizes."""
+        return self.constant(np.array(numbers, np.int64), name)
+
+    def weight(self, key: str = "") -> Array:
+        """The numbers of the node's tensor `key`."""
+        return np.asarray(self.weights[tensor_name(self.node.path, key)])
+
+    def parameter(self, key: str = "") -> ir.Value:
+        """The node's tensor `key` as an initializer of that name."""
+        return self._parameter(tensor_name(self.node.path, key), self.weight(key))
+
+    def transposed(self, key: str) -> ir.Value:
+        """The node's matrix `key` as an initializer, transposed (a view until it is written) and named so."""
+        return self._parameter(f"{tensor_name(self.node.path, key)}.T", self.weight(key).T)
+
+    def reshape(self, x: Operand, *shape: int) -> ir.Value:
+        """`x` in another shape, given without the batch axis."""
+        return self.op("Reshape", x, self.integers(*([0] if self.lead else []), *shape, name="shape"))
+
+    def transpose(self, x: Operand, *order: int) -> ir.Value:
+        """`x` with its axes in another order, counted without the batch axis."""
+        return self.op("Transpose", x, perm=[0, *(i + 1 for i in order)] if self.lead else list(order))
+
+    @property
+    def lead(self) -> int:
+        """How many axes come before those of the node's type: 1 for the batch, 0 for a value without one."""
+        return int(self.node.type.batched)
+
+    def typed(self, value: ir.Value, type: TensorType, name: str) -> None:
+        """Give `value`, made by the node being emitted, its type and its name."""
+        value.name = name
+        value.dtype = DTYPES[type.dtype]
+        value.shape = self.shape(type)
+
+    def shape(self, type: TensorType) -> ir.Shape:
+        """The ONNX shape of a type, the batch axis first."""
+        batch: list[int | str] = [self.batch or "batch"] if type.batched else []
+        return ir.Shape([*batch, *type.shape])
+
+    def _parameter(self, name: str, numbers: Array) -> ir.Value:
+        if name not in self.initializers:
+            self._initializer(name, numbers.astype(DTYPES[self.node.type.dtype].numpy(), copy=False))
+        return self.initializers[name]
+
+    def _initializer(self, name: str, numbers: Array) -> ir.Value:
+        tensor = ir.Tensor(numbers, name=name)
+        self.initializers[name] = ir.Value(
+            name=name, type=ir.TensorType(tensor.dtype), shape=tensor.shape, const_value=tensor
+        )
+        return self.initializers[name]
+
+    def _free(self, name: str) -> str:
+        """`name`, with a number behind it from the second time on."""
+        self._names[name] = count = self._names.get(name, 0) + 1
+        return name if count == 1 else f"{name}_{count}"

@@ -1,0 +1,137 @@
+"""Graph -> ONNX, written directly from the graph: no tracing, no torch, tenths of a second.
+
+Only the default domain, opset 20: the first that has both LayerNormalization (since 17) and Gelu (since 20) as single
+ops, which runtimes recognise; ONNX Runtime takes it since 1.17, TensorRT since 10. bfloat16 convolutions need 22.
+The batch axis is dynamic unless a size is given, and comes first everywhere, so nothing is baked for one batch size.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+
+import onnx_ir as ir
+
+from archdsl.backends.errors import no_emitter
+from archdsl.backends.initial import Array, check_weights, initial_weights
+from archdsl.backends.onnx_file import serialize, write
+from archdsl.backends.onnx_graph import Emission, Operand
+from archdsl.backends.onnx_ops import EMITTERS
+from archdsl.backends.splits import splits_of
+from archdsl.errors import BackendError, Problem, at_argument
+from archdsl.ir.graph import Graph, Input, Node
+
+__all__ = ["EMITTERS", "OPSET", "emit", "save", "serialize", "write"]
+
+OPSET = 20
+IR_VERSIONS = {20: 9, 21: 10, 22: 10, 23: 11}
+"""The ONNX file version each opset came with: the oldest that may hold it, so that old runtimes read the file."""
+
+
+def emit(
+    graph: Graph,
+    weights: Mapping[str, Array] | None = None,
+    *,
+    opset: int = OPSET,
+    batch: int | None = None,
+    seed: int = 0,
+) -> ir.Model:
+    """The network as an ONNX model in memory: `write` puts it on disk, `serialize` gives its bytes.
+
+    weights: arrays by parameter path, used without a copy; by default the initial weights of `seed`
+    batch: the size of the batch axis; None leaves it dynamic
+    Errors: WeightsError when a tensor is missing or has another shape; BackendError for an opset or op it cannot emit
+    """
+    if opset not in IR_VERSIONS:
+        raise BackendError(
+            Problem(
+                at_argument("opset", str(opset)),
+                "out-of-range",
+                f"the onnx backend emits opsets {min(IR_VERSIONS)} to {max(IR_VERSIONS)}, but got {opset}",
+                f"use {OPSET}",
+            )
+        )
+    if weights is None:
+        weights = initial_weights(graph, seed)
+    else:
+        check_weights(graph, weights)
+
+    e = Emission(weights, batch, splits=splits_of(graph))
+    values: dict[int, Operand] = {}
+    for node in graph.live():
+        values[id(node)] = _emit_node(e, node, [values[id(x)] for x in node.inputs])
+
+    outputs: list[ir.Value] = []
+    for name, node in graph.outputs.items():
+        e.node = node
+        outputs.append(_output(e, e.value(values[id(node)]), name, outputs))
+    inputs = [e.value(values[id(node)]) for node in graph.inputs]
+    model = ir.Model(
+        ir.Graph(
+            inputs,
+            outputs,
+            nodes=e.nodes,
+            initializers=list(e.initializers.values()),
+            opset_imports={"": opset},
+            name=graph.name,
+        ),
+        ir_version=IR_VERSIONS[opset],
+        producer_name="archdsl",
+        producer_version=_own_version(),
+    )
+    model.metadata_props.update(spec=graph.name, graph_hash=graph.hash(training=False), archdsl_version=_own_version())
+    return model
+
+
+def save(
+    graph: Graph,
+    path: str | os.PathLike[str],
+    weights: Mapping[str, Array] | None = None,
+    *,
+    opset: int = OPSET,
+    batch: int | None = None,
+    seed: int = 0,
+) -> None:
+    """`emit` the network and write it to `path`, whole or not at all (see `onnx_file.write`)."""
+    write(emit(graph, weights, opset=opset, batch=batch, seed=seed), path)
+
+
+def _emit_node(e: Emission, node: Node, inputs: list[Operand]) -> Operand:
+    """Emit one node; the ONNX value that stands for it gets its path and its type."""
+    if type(node.op) not in EMITTERS:
+        raise no_emitter("onnx", node)
+    e.node = node
+    before = len(e.nodes)
+    value: Operand = EMITTERS[type(node.op)](e, node.op, *inputs)
+    if isinstance(value, ir.Value):
+        maker = value.producer()
+        if any(made is maker for made in e.nodes[before:]) and len(maker.outputs) == 1:
+            maker.name = node.path
+        if isinstance(node.op, Input) or (maker is not None and value.shape is None):
+            e.typed(value, node.type, _value_name(node))
+    return value
+
+
+def _value_name(node: Node) -> str:
+    """The node's path, unless a tensor of the node has that name."""
+    return f"{node.path}/out" if "" in node.op.tensors() else node.path
+
+
+def _output(e: Emission, value: ir.Value, name: str, others: list[ir.Value]) -> ir.Value:
+    """`value` as the output called `name`: renamed if it may be, else copied."""
+    if value.producer() is None or any(value is other for other in others):
+        value = e.op("Identity", value)
+        e.typed(value, e.node.type, name)
+    for made in (made for node in e.nodes for made in node.outputs):
+        if made.name == name:
+            made.name = f"{name}/out"
+    value.name = name
+    return value
+
+
+def _own_version() -> str:
+    try:
+        return version("archdsl")
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,65 @@
+"""`archdsl check`: is a spec or a space right, and does it come to what it expects?"""
+
+from __future__ import annotations
+
+import click
+
+from archdsl.cli.output import human, json_option, print_json, set_option
+from archdsl.compiler import SpecCost, cost, identity
+from archdsl.errors import ArchError, Problem, SpecError
+from archdsl.spec import Space, Spec, load_any
+
+
+@click.command(epilog="Examples: archdsl check my_net.yaml · archdsl check specs/*.yaml --json")
+@click.argument("specs", nargs=-1, required=True, metavar="SPEC…")
+@set_option
+@json_option
+def check(specs: tuple[str, ...], overrides: tuple[str, ...], as_json: bool) -> int:
+    """Check specs and spaces, given by path or shipped name, and say what they cost.
+
+    Every mistake of every file is listed, each with file:line:column. Needs no torch and no GPU.
+    """
+    results: list[dict[str, object]] = []
+    problems: list[Problem] = []
+    code = 0
+    for name in specs:
+        try:
+            loaded = load_any(name, set=list(overrides) or None)
+            found, line = _space_facts(loaded) if isinstance(loaded, Space) else _spec_facts(loaded)
+            results.append(found)
+            if not as_json:
+                click.echo(f"{name}: fine — {line}")
+        except ArchError as error:
+            problems.extend(error.problems)
+            code = max(code, error.exit_code)
+            click.echo(error.text(), err=True)
+    if as_json:
+        print_json({"ok": not problems, "results": results, "errors": [problem.as_json() for problem in problems]})
+    return code
+
+
+def _spec_facts(spec: Spec) -> tuple[dict[str, object], str]:
+    """The facts of a spec for scripts, and in words."""
+    costs = cost(spec)
+    _meets_expectation(spec, costs)
+    words = f"{human(costs.params)} parameters, {human(costs.macs)} MACs"
+    return {"spec": spec.name, "hash": identity(spec), **costs.as_json()}, words
+
+
+def _space_facts(space: Space) -> tuple[dict[str, object], str]:
+    """The facts of a space for scripts, and in words."""
+    words = f"a space of {space.num_total:_} settings over {space.base.name}"
+    return {"space": space.name, "base": space.base.name, "settings": space.num_total}, words
+
+
+def _meets_expectation(spec: Spec, costs: SpecCost) -> None:
+    """Raise SpecError where the spec expects other counts than it comes to."""
+    problems = []
+    for field in ("params", "macs"):
+        expected, actual = getattr(spec.expect, field, None), getattr(costs, field)
+        if expected is not None and expected != actual:
+            message = f"the spec expects {field} {expected:_}, but comes to {actual:_}"
+            hint = f"write `{field}: {actual:_}`, or find what changed"
+            problems.append(Problem(spec.locate(f"expect.{field}"), "expect", message, hint, f"expect.{field}"))
+    if problems:
+        raise SpecError(problems)

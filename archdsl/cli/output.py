@@ -1,0 +1,48 @@
+"""How commands print: JSON for scripts, rich tables for people, and the options all of them share."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def print_json(data: object) -> None:
+    """One JSON document on stdout."""
+    click.echo(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def print_table(table: object) -> None:
+    """A rich table on stdout, as wide as the terminal, or as it needs to be when stdout is a file."""
+    from rich.console import Console
+
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+
+
+def json_option(command: F) -> F:
+    """`--json`: the result as JSON on stdout."""
+    return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(command)
+
+
+def set_option(command: F) -> F:
+    """`--set path=value`, any number of times."""
+    return click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="PATH=VALUE",
+        help="Change the spec, e.g. --set stages.2.depth=14 or --set 'stages.*.window=14'.",
+    )(command)
+
+
+def human(count: float) -> str:
+    """28288354 -> `28.29M`."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(count) >= size:
+            return f"{count / size:.2f}{unit}"
+    return f"{count:g}"

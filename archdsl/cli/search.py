@@ -1,0 +1,130 @@
+"""`archdsl search`: from a space to its Pareto front."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from archdsl.cli.output import json_option, print_json, print_table
+from archdsl.errors import Problem, SpecError, at_argument
+from archdsl.spec.numbers import read_duration
+
+if TYPE_CHECKING:
+    from archdsl.report.search_run import SearchResult
+
+INTERRUPTED = 130
+STOPPED = {
+    "trials": "all trials are done",
+    "time": "the time is up",
+    "exhausted": "every network of the space has been seen",
+    "nothing-new": "no new network was found any more",
+    "interrupted": "interrupted",
+}
+
+
+@click.command(
+    epilog="Examples: archdsl search --objective latency · archdsl search my_space.yaml --trials 200 --time-limit 2h"
+)
+@click.argument("space", metavar="[SPACE]", required=False)
+@click.option(
+    "--objective",
+    "objectives",
+    multiple=True,
+    metavar="NAME",
+    help="latency, params or macs, against accuracy; may be given several times [default: what the space names].",
+)
+@click.option("--trials", type=click.IntRange(1), help="How many networks to pay for [default: the space's].")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Seed of the proposals and trainings.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the results [default: runs/NAME].")
+@click.option("--storage", metavar="URL", help="Where the study is kept: a file, sqlite:///…, postgresql://…")
+@click.option("--time-limit", metavar="TIME", help="Begin no network that would end later, e.g. 90s, 5min or 2h.")
+@click.option("--on", metavar="RUNTIME", help="Take the latency on this runtime, whatever the space says.")
+@click.option("--fresh", is_flag=True, help="Begin anew; the study that is there is set aside.")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Change the space, e.g. --set search.sampler=nsga2."
+)
+@json_option
+def search(
+    space: str | None,
+    objectives: tuple[str, ...],
+    trials: int | None,
+    seed: int | None,
+    out: Path | None,
+    storage: str | None,
+    time_limit: str | None,
+    on: str | None,
+    fresh: bool,
+    overrides: tuple[str, ...],
+    as_json: bool,
+) -> int:
+    """Search SPACE for the networks that are not beaten in every objective: the Pareto front.
+
+    Accuracy comes from real training, latency is measured. Known designs are tried first, no network is paid for
+    twice. Ctrl-C ends cleanly, and the same command goes on. Without SPACE, the shipped quickstart is searched.
+    """
+    limit_s = _seconds(time_limit) if time_limit is not None else None
+    from archdsl.report.search_run import QUICKSTART
+    from archdsl.report.search_run import search as run_search
+
+    if space is None:
+        what = "micro Swin and Swin-Free networks on generated images"
+        click.echo(f"no space was given: searching the shipped `{QUICKSTART}`, {what}", err=True)
+    result = run_search(
+        space or QUICKSTART,
+        objectives=objectives,
+        trials=trials,
+        seed=seed,
+        out=out,
+        storage=storage,
+        time_limit_s=limit_s,
+        set=list(overrides) or None,
+        on=on,
+        fresh=fresh,
+        quiet=False,
+    )
+    if as_json:
+        print_json(result.as_json())
+    else:
+        _print(result)
+    return INTERRUPTED if result.reason == "interrupted" else 0
+
+
+def _print(result: SearchResult) -> None:
+    from archdsl.report.front_scatter import front_scatter
+    from archdsl.report.front_table import front_table
+
+    paid = sum(not record.cheap and record.state != "open" for record in result.records)
+    click.echo(f"{STOPPED[result.reason]}: {paid} networks paid for in {len(result.records)} trials", err=True)
+    if not result.rows:
+        click.echo("the front is empty: no network has finished and keeps to the constraints")
+        return
+    print_table(front_table(result.rows, f"{result.study}: the front, {len(result.rows)} networks"))
+    if len(result.objectives) >= 2:
+        click.echo(front_scatter(result.front))
+    if result.front.contenders:
+        names = ", ".join(point.record.name or "" for point in result.front.contenders)
+        click.echo(f"beaten, but within noise of the front: {names}")
+    accuracy = next((row.record.accuracy for row in result.rows if row.record.accuracy), None)
+    if accuracy is not None:
+        click.echo(f"accuracy: {accuracy.data}, recipe {accuracy.recipe}; ± is one standard error")
+    timing = next((row.record.timing for row in result.rows if row.record.timing), None)
+    if timing is not None:
+        device = f"{timing.runtime} {timing.runtime_version} on {timing.device_name}"
+        click.echo(f"latency: {device}, {timing.precision}, batch {timing.batch}; ± is the 95 % interval")
+    click.echo(f"written to {result.folder.path}/: front.csv, front.svg, front/*.yaml")
+    if result.reason == "interrupted":
+        click.echo("the same command goes on", err=True)
+
+
+def _seconds(text: str) -> float:
+    """`90s`, `5m`, `5min`, `2h` or a bare number of seconds."""
+    plain = text.strip()
+    if plain.endswith("m"):
+        plain += "in"
+    try:
+        return float(plain) if plain.replace(".", "", 1).isdecimal() else read_duration(plain) / 1000
+    except ValueError:
+        message = f"--time-limit is a time such as 90s, 5min or 2h, but got {text!r}"
+        raise SpecError(Problem(at_argument("--time-limit", text), "wrong-type", message)) from None

@@ -1,0 +1,237 @@
+"""The typed graph. Nodes are ops, edges are values; a value's type is inferred when its node is added.
+
+An ill-formed graph therefore cannot exist. The ordered inputs of each node are the truth; `Graph.index` gives the same
+graph to networkx for paths, drawing and analysis.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from archdsl.errors import Place, Problem, RuleBroken, ShapeError
+from archdsl.ir.op import Cost, Op
+from archdsl.ir.types import TensorType
+
+if TYPE_CHECKING:
+    import networkx
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Node:
+    """One op applied to values. It has one result, so a node is also the value it makes.
+
+    path: dotted and unique in its graph (`stages.2.blocks.0.attn.qkv`); parameters are named by it
+    """
+
+    op: Op
+    inputs: tuple[Node, ...]
+    type: TensorType
+    path: str
+
+    def cost(self) -> Cost:
+        return self.op.cost([x.type for x in self.inputs], self.type)
+
+    def __repr__(self) -> str:
+        return f"%{self.path}: {self.type}"
+
+
+Value = Node
+
+
+@dataclass(frozen=True)
+class Input(Op):
+    """What comes from outside: the images."""
+
+    type: TensorType
+
+    def infer(self, *inputs: TensorType) -> TensorType:
+        return self.type
+
+
+@dataclass
+class Graph:
+    """A network. `nodes` is in topological order by construction.
+
+    notes: what lowering did that the spec does not say, as (path, sentence), e.g. a window that became the map
+    """
+
+    name: str = "network"
+    nodes: list[Node] = field(default_factory=list)
+    outputs: dict[str, Node] = field(default_factory=dict)
+    notes: list[tuple[str, str]] = field(default_factory=list)
+    _paths: set[str] = field(default_factory=set, repr=False)
+    _known: dict[str, tuple[object, Any]] = field(default_factory=dict, repr=False)
+
+    @property
+    def inputs(self) -> list[Node]:
+        return [node for node in self.nodes if isinstance(node.op, Input)]
+
+    def input(self, name: str, type: TensorType) -> Value:
+        """Add an input of the network."""
+        return self.add(Input(type), path=name)
+
+    def add(self, op: Op, *inputs: Value, path: str) -> Value:
+        """Add `op` and return its value. The path is made unique by a number when it is taken.
+
+        Errors: RuleBroken when the inputs break the op's type rule.
+        """
+        type = op.infer(*[x.type for x in inputs])
+        if path in self._paths:
+            path = self._free(path)
+        self._paths.add(path)
+        node = Node(op, inputs, type, path)
+        self.nodes.append(node)
+        return node
+
+    def output(self, name: str, value: Value) -> None:
+        """Name `value` as a result of the network."""
+        self.outputs[name] = value
+
+    def live(self) -> list[Node]:
+        """The nodes that some output needs, and the inputs, in topological order."""
+        return list(self._once("live", self._find_live))
+
+    def _find_live(self) -> list[Node]:
+        needed: set[int] = set()
+        stack = list(self.outputs.values())
+        while stack:
+            node = stack.pop()
+            if id(node) not in needed:
+                needed.add(id(node))
+                stack.extend(node.inputs)
+        return [node for node in self.nodes if id(node) in needed or isinstance(node.op, Input)]
+
+    def rebuild(self, make: Callable[[Graph, Node, tuple[Value, ...]], Value]) -> Graph:
+        """A new graph in which `make(new_graph, node, new_inputs)` stands for each live node of this one."""
+        new = Graph(self.name, notes=list(self.notes))
+        made: dict[int, Value] = {}
+        for node in self.live():
+            made[id(node)] = make(new, node, tuple(made[id(x)] for x in node.inputs))
+        for name, node in self.outputs.items():
+            new.output(name, made[id(node)])
+        return new.swept()
+
+    def swept(self) -> Graph:
+        """The same graph without nodes that nothing needs."""
+        live = self.live()
+        return Graph(self.name, live, dict(self.outputs), list(self.notes), _paths={node.path for node in live})
+
+    def cost(self) -> Cost:
+        """The sum of all live nodes' costs, for one image."""
+        return self._once("cost", lambda: total_cost(self.live()))
+
+    def hash(self, *, training: bool = True) -> str:
+        """The network's identity: equal for graphs that compute the same function by the same ops.
+
+        Names do not count, only ops, fields, shapes, orders and wiring. With `training=False` ops that do nothing at
+        inference (dropout, drop path) do not count either: what a latency depends on.
+        """
+        numbers: dict[int, str] = {}
+        digest, counted = hashlib.sha256(), 0
+        for node in _from_outputs(self):
+            if node.op.train_only and not training:
+                numbers[id(node)] = numbers[id(node.inputs[0])]
+                continue
+            numbers[id(node)] = str(counted)
+            counted += 1
+            wires = ",".join(numbers[id(x)] for x in node.inputs)
+            digest.update(f"{numbers[id(node)]}={node.op!r}({wires}):{node.type.dtype}\n".encode())
+        ends = ",".join(f"{name}={numbers[id(node)]}" for name, node in sorted(self.outputs.items()))
+        digest.update(ends.encode())
+        return digest.hexdigest()[:32]
+
+    def index(self) -> networkx.MultiDiGraph[str]:
+        """The graph for networkx: a node for each path (attribute `node`), an edge for each input (its position)."""
+        import networkx
+
+        graph: networkx.MultiDiGraph[str] = networkx.MultiDiGraph(name=self.name)
+        for node in self.live():
+            graph.add_node(node.path, node=node)
+            for position, x in enumerate(node.inputs):
+                graph.add_edge(x.path, node.path, position=position)
+        return graph
+
+    def text(self) -> str:
+        """One line a node: path, type, op and what it reads."""
+        lines = []
+        for node in self.live():
+            if isinstance(node.op, Input):
+                lines.append(f"{node.path}: {node.type}")
+            else:
+                reads = ", ".join(x.path for x in node.inputs)
+                lines.append(f"{node.path}: {node.type} = {node.op}" + (f" <- {reads}" if reads else ""))
+        lines.extend(f"return {name} = {node.path}" for name, node in self.outputs.items())
+        return "\n".join(lines)
+
+    def _once(self, name: str, find: Callable[[], T]) -> T:
+        """What `find` finds, found again only after the graph has grown or its outputs have changed."""
+        state = (len(self.nodes), *self.outputs.values())
+        known = self._known.get(name)
+        if known is None or known[0] != state:
+            known = self._known[name] = (state, find())
+        found: T = known[1]
+        return found
+
+    def _free(self, path: str) -> str:
+        number = 1
+        while f"{path}_{number}" in self._paths:
+            number += 1
+        return f"{path}_{number}"
+
+
+def total_cost(nodes: Iterable[Node]) -> Cost:
+    """The sum of the nodes' costs, for one image."""
+    costs = [node.cost() for node in nodes]
+    return Cost(
+        sum(cost.macs for cost in costs),
+        sum(cost.params for cost in costs),
+        sum(cost.constants for cost in costs),
+        sum(cost.bytes_read for cost in costs),
+        sum(cost.bytes_written for cost in costs),
+    )
+
+
+def _from_outputs(graph: Graph) -> Iterator[Node]:
+    """Live nodes, inputs before users, in an order that depends on the wiring alone (not on when nodes were added)."""
+    seen: set[int] = set()
+    for _, output in sorted(graph.outputs.items()):
+        stack: list[tuple[Node, bool]] = [(output, False)]
+        while stack:
+            node, ready = stack.pop()
+            if ready:
+                yield node
+            elif id(node) not in seen:
+                seen.add(id(node))
+                stack.append((node, True))
+                stack.extend((x, False) for x in reversed(node.inputs))
+
+
+@dataclass(frozen=True)
+class Scope:
+    """A place in a graph where a part writes its nodes: every path it adds starts with `prefix`."""
+
+    graph: Graph
+    prefix: str = ""
+
+    def add(self, op: Op, *inputs: Value, name: str | None = None) -> Value:
+        """Add a node called `name` (by default the op's name in lower case) in this scope."""
+        last = name if name is not None else type(op).__name__.lower()
+        return self.graph.add(op, *inputs, path=f"{self.prefix}.{last}" if self.prefix else last)
+
+    def note(self, sentence: str) -> None:
+        """Say that the graph differs here from what the spec says, for `archdsl show`."""
+        self.graph.notes.append((self.prefix, sentence))
+
+    def at(self, name: str) -> Scope:
+        """The scope `name` inside this one."""
+        return Scope(self.graph, f"{self.prefix}.{name}" if self.prefix else name)
+
+
+def broken(error: RuleBroken, place: Place, path: str) -> ShapeError:
+    """A broken rule, with the place that the op or block could not know."""
+    return ShapeError(Problem(place, error.rule, error.message, error.hint, path))

@@ -1,0 +1,134 @@
+"""The base of every op: a type rule, its parameters and its cost. Families of ops live in `archdsl.ops`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import ClassVar, Literal
+
+from archdsl.errors import RuleBroken
+from archdsl.ir.order import Order, Planes
+from archdsl.ir.types import SIZE_BYTES, TensorType
+
+
+@dataclass(frozen=True)
+class Init:
+    """How a parameter starts: `zeros`, `ones`, `constant`(value), `normal`(std) or `uniform`(bound)."""
+
+    law: Literal["zeros", "ones", "constant", "normal", "uniform"]
+    value: float = 0.0
+
+
+ZEROS, ONES = Init("zeros"), Init("ones")
+
+
+@dataclass(frozen=True)
+class ParamSpec:
+    """Shape and start of one tensor of an op. Buffers (`learnable=False`) are state, not parameters."""
+
+    shape: tuple[int, ...]
+    init: Init
+    learnable: bool = True
+
+    @property
+    def size(self) -> int:
+        size = 1
+        for side in self.shape:
+            size *= side
+        return size
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one image costs.
+
+    macs: multiply-accumulates of convolutions, linears and attention's two products (torch's FlopCounterMode / 2);
+          norms, activations, softmax, biases and pooling are not counted
+    params: learnable numbers
+    constants: numbers the network holds that are neither learnt nor state (masks)
+    bytes_read, bytes_written: activations, parameters and constants read, activations written
+    """
+
+    macs: int = 0
+    params: int = 0
+    constants: int = 0
+    bytes_read: int = 0
+    bytes_written: int = 0
+
+
+OrderRule = Literal["elementwise", "tokenwise", "any", "fixed"]
+
+
+@dataclass(frozen=True)
+class Op:
+    """One primitive. Its fields say everything about it; two ops with equal fields compute the same function.
+
+    `order_rule` says how it meets the order of its input:
+      elementwise: does the same to every number, so any order, planes included
+      tokenwise: does the same to every token (last axis C), so any order of tokens
+      any: its result has no order and does not depend on the input's (padding apart)
+      fixed: needs exactly the order it was built with
+    """
+
+    order_rule: ClassVar[OrderRule] = "fixed"
+    train_only: ClassVar[bool] = False
+
+    def infer(self, *inputs: TensorType) -> TensorType:
+        """The type of the result. Raises RuleBroken when the inputs do not fit."""
+        raise NotImplementedError(type(self).__name__)
+
+    def tensors(self) -> Mapping[str, ParamSpec]:
+        """Parameters and buffers by name below the node's path; the name "" is the path itself."""
+        return {}
+
+    def macs(self, inputs: Sequence[TensorType], output: TensorType) -> int:
+        """Multiply-accumulates for one image."""
+        return 0
+
+    def constants(self) -> int:
+        """How many constant numbers the op holds."""
+        return 0
+
+    def order_in(self, order: Order, x: TensorType) -> Order | None:
+        """The order the input (now `x`) must have for the result to have `order`; None when that cannot be.
+
+        Only asked of ops that follow their input's order (elementwise and tokenwise).
+        """
+        if self.order_rule == "tokenwise" and isinstance(order, Planes):
+            return None
+        return order
+
+    def cost(self, inputs: Sequence[TensorType], output: TensorType) -> Cost:
+        size, constants = SIZE_BYTES[output.dtype], self.constants()
+        params = state = 0
+        for tensor in self.tensors().values():
+            if tensor.learnable:
+                params += tensor.size
+            else:
+                state += tensor.size
+        read = sum([x.size_bytes for x in inputs]) + size * (params + state + constants)
+        return Cost(self.macs(inputs, output), params, constants, read, output.size_bytes)
+
+    def __str__(self) -> str:
+        """`Linear(d_in=96, d_out=288)`: the name and the fields that are not at their defaults."""
+        shown = [f"{f.name}={getattr(self, f.name)}" for f in fields(self) if getattr(self, f.name) != f.default]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def need_tokens(op: str, x: TensorType) -> None:
+    """Raise RuleBroken unless `x` is tokens or a vector (channels last)."""
+    if isinstance(x.order, Planes):
+        raise RuleBroken(f"{op} works on tokens, channels last, but got {x}")
+
+
+def need_channels(op: str, x: TensorType, channels: int) -> None:
+    """Raise RuleBroken unless `x` is `channels` wide."""
+    if x.channels != channels:
+        raise RuleBroken(f"{op} needs {channels} channels, but got {x}")
+
+
+def need_planes(op: str, x: TensorType) -> Planes:
+    """Raise RuleBroken unless `x` is planes; return their order."""
+    if not isinstance(x.order, Planes):
+        raise RuleBroken(f"{op} works on planes [B, C, H, W], but got {x}")
+    return x.order

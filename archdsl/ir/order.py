@@ -1,0 +1,190 @@
+"""How the features of a map are laid out in memory. The layout is part of a value's type.
+
+A map of H x W positions is held either as tokens, `[B, N, C]`, in one of several orders, or as planes, `[B, C, H, W]`.
+`slots()` says for every token slot which raster position it holds, or -1 for padding; one op, `Reorder`, goes from any
+order to any other, so window partition, window merge, cyclic shift, the gather of patch merging and the change between
+tokens and planes are all the same thing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+
+@dataclass(frozen=True)
+class _WholeMap:
+    """The map as one piece, row by row."""
+
+    height: int
+    width: int
+
+    @property
+    def num_slots(self) -> int:
+        return self.height * self.width
+
+    @property
+    def num_windows(self) -> int:
+        return 1
+
+    @property
+    def padded(self) -> bool:
+        return False
+
+    def slots(self) -> tuple[int, ...]:
+        return tuple(range(self.num_slots))
+
+
+class Raster(_WholeMap):
+    """Tokens row by row: slot `y * width + x`."""
+
+    def __str__(self) -> str:
+        return f"raster({self.height}x{self.width})"
+
+
+class Planes(_WholeMap):
+    """A feature map, channels first: `[B, C, H, W]`. Convolutions want this."""
+
+    def __str__(self) -> str:
+        return f"planes({self.height}x{self.width})"
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Tokens window by window, each window row by row.
+
+    The map is first rolled up and left by `shift`, then padded with zeros below and to the right until the window
+    divides it, then cut (the order of steps of timm's SwinTransformerBlock).
+    """
+
+    height: int
+    width: int
+    window: tuple[int, int]
+    shift: tuple[int, int] = (0, 0)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """How many windows down and across."""
+        return -(-self.height // self.window[0]), -(-self.width // self.window[1])
+
+    @property
+    def num_windows(self) -> int:
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def num_slots(self) -> int:
+        return self.num_windows * self.window[0] * self.window[1]
+
+    @property
+    def padded(self) -> bool:
+        return self.num_slots != self.height * self.width
+
+    @property
+    def shifted(self) -> bool:
+        return self.shift != (0, 0)
+
+    def slots(self) -> tuple[int, ...]:
+        return _window_slots(self)
+
+    def regions(self) -> tuple[int, ...]:
+        """For each slot, the number of the connected region of the image its token comes from.
+
+        A shifted window at the border holds tokens from opposite sides of the image; they must not attend to each
+        other. Padding belongs to the region it is next to, as in timm. Source: Swin (arXiv 2103.14030), figure 4.
+        """
+        rows = _axis_regions(self.grid[0] * self.window[0], self.window[0], self.shift[0])
+        columns = _axis_regions(self.grid[1] * self.window[1], self.window[1], self.shift[1])
+        (down, across), (h, w) = self.grid, self.window
+        return tuple(
+            3 * rows[i * h + y] + columns[j * w + x]
+            for i in range(down)
+            for j in range(across)
+            for y in range(h)
+            for x in range(w)
+        )
+
+    def __str__(self) -> str:
+        size = f"{self.window[0]}x{self.window[1]}"
+        shift = f", shift {self.shift[0]}x{self.shift[1]}" if self.shifted else ""
+        return f"windows({self.height}x{self.width} by {size}{shift})"
+
+
+@dataclass(frozen=True)
+class Groups2x2:
+    """Tokens in groups of four neighbours (a 2x2 patch), the groups in the order `outer` of the half-size map.
+
+    Inside a group: (0,0), (1,0), (0,1), (1,1), as in Swin's patch merging. Odd sides are padded below / to the right.
+    """
+
+    height: int
+    width: int
+    outer: Raster | Windows
+
+    @property
+    def num_slots(self) -> int:
+        return 4 * self.outer.num_slots
+
+    @property
+    def num_windows(self) -> int:
+        return 1
+
+    @property
+    def padded(self) -> bool:
+        return self.num_slots != self.height * self.width
+
+    def slots(self) -> tuple[int, ...]:
+        return _group_slots(self)
+
+    def __str__(self) -> str:
+        return f"groups2x2({self.height}x{self.width} in {self.outer})"
+
+
+Order = Raster | Planes | Windows | Groups2x2
+TokenOrder = Raster | Windows | Groups2x2
+
+
+def window_order(height: int, width: int, window: int, *, shift: bool) -> Raster | Windows:
+    """The order in which attention within windows of side `window` wants the tokens of a map.
+
+    Swin's rule: a window as large as the map, or larger, becomes the map and is not shifted; otherwise a shift is
+    half a window. Sides are treated one by one, as in timm. One window over the whole map *is* raster order.
+    """
+    sides = (min(window, height), min(window, width))
+    shifts = tuple(window // 2 if shift and side > window else 0 for side in (height, width))
+    if sides == (height, width):
+        return Raster(height, width)
+    return Windows(height, width, sides, (shifts[0], shifts[1]))
+
+
+@lru_cache(maxsize=256)
+def _window_slots(order: Windows) -> tuple[int, ...]:
+    (down, across), (h, w), (dy, dx) = order.grid, order.window, order.shift
+    rows = [(y + dy) % order.height if y < order.height else -1 for y in range(down * h)]
+    columns = [(x + dx) % order.width if x < order.width else -1 for x in range(across * w)]
+    return tuple(
+        rows[i * h + y] * order.width + columns[j * w + x] if rows[i * h + y] >= 0 and columns[j * w + x] >= 0 else -1
+        for i in range(down)
+        for j in range(across)
+        for y in range(h)
+        for x in range(w)
+    )
+
+
+@lru_cache(maxsize=256)
+def _group_slots(order: Groups2x2) -> tuple[int, ...]:
+    half_width = order.outer.width
+    slots = []
+    for group in order.outer.slots():
+        for x in (0, 1):
+            for y in (0, 1):
+                row, column = 2 * (group // half_width) + y, 2 * (group % half_width) + x
+                inside = group >= 0 and row < order.height and column < order.width
+                slots.append(row * order.width + column if inside else -1)
+    return tuple(slots)
+
+
+def _axis_regions(size: int, window: int, shift: int) -> list[int]:
+    """0 for all but the last window, 1 for its part from the near side, 2 for the part rolled in from the far side."""
+    if shift == 0:
+        return [0] * size
+    return [0 if i < size - window else 1 if i < size - shift else 2 for i in range(size)]

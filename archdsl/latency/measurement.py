@@ -1,0 +1,161 @@
+"""Artefact and target -> timing: from the cache, or from a worker that checks the output before it takes the time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from archdsl.errors import MeasureError
+from archdsl.latency.artefact import Artefact, Reference
+from archdsl.latency.cache import TimingCache
+from archdsl.latency.clock import Pace, Readings
+from archdsl.latency.failure import failed
+from archdsl.latency.frames import Message, pack_array
+from archdsl.latency.intervals import Ratio, paired_ratio
+from archdsl.latency.runtimes import RUNTIMES, runtime
+from archdsl.latency.target import Target
+from archdsl.latency.timing import Timing
+from archdsl.latency.verdict import Conditions, judged
+from archdsl.latency.worker import Worker
+
+LOADING_S = 120.0
+"""How long starting, loading and checking one artefact may take, beside the timed runs, when no deadline is given."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Networks timed in turns. ratios[i] says how many times longer network i took than network 0."""
+
+    timings: tuple[Timing, ...]
+    ratios: tuple[Ratio, ...]
+
+
+def measure(
+    artefact: Artefact,
+    target: Target,
+    *,
+    cache: TimingCache | None = None,
+    refresh: bool = False,
+    reference: Reference | None = None,
+    budget_s: float = 2.0,
+    deadline_s: float | None = None,
+    worker: Worker | None = None,
+) -> Timing:
+    """The latency of one network: from `cache`, else taken in `worker` (by default a warm one that is shared).
+
+    reference: what the network must answer; checked even when the time comes from the cache, because the cache knows
+               the graph, not the weights
+    refresh:   take the time again even if the cache has it
+    budget_s:  seconds of timed runs; deadline_s: limit for everything, LOADING_S + 4 * budget_s if not given
+
+    Errors: MeasureError, whose rule is one of `failure.REASONS`.
+    """
+    _check_kind(artefact, target)
+    fingerprint = target.fingerprint()
+    known = None if cache is None or refresh else cache.get(artefact, fingerprint)
+    if known is not None and reference is None:
+        return known
+    pace = Pace(budget_s=budget_s) if known is None else None
+    deadline_s = deadline_s or LOADING_S + 4 * budget_s
+    reply = (worker or shared_worker(target)).run(_job([artefact], target, [reference], pace), deadline_s=deadline_s)
+    if known is not None:
+        return known
+    timing = _timings(reply, [artefact], target)[0]
+    if cache is not None:
+        cache.put(artefact, fingerprint, timing)
+    return timing
+
+
+def compare(
+    artefacts: Sequence[Artefact],
+    target: Target,
+    *,
+    references: Sequence[Reference | None] | None = None,
+    budget_s: float = 2.0,
+    deadline_s: float | None = None,
+    worker: Worker | None = None,
+) -> Comparison:
+    """Time several networks in turns in one worker, so that their ratios can be believed on a noisy machine.
+
+    budget_s is per network. Nothing is read from or written to a cache: ratios need runs taken side by side.
+    Errors: MeasureError naming the network at which the worker was.
+    """
+    references = references or [None] * len(artefacts)
+    if not artefacts or len(references) != len(artefacts):
+        raise ValueError(f"one or more artefacts and as many references, got {len(artefacts)} and {len(references)}")
+    for artefact in artefacts:
+        _check_kind(artefact, target)
+    deadline_s = deadline_s or len(artefacts) * (LOADING_S + 4 * budget_s)
+    job = _job(artefacts, target, references, Pace(budget_s=budget_s))
+    reply = (worker or shared_worker(target)).run(job, deadline_s=deadline_s)
+    rounds = [readings.round_medians() for readings in _readings(reply)]
+    ratios = tuple(paired_ratio(mine, rounds[0]) for mine in rounds)
+    return Comparison(tuple(_timings(reply, artefacts, target)), ratios)
+
+
+def _check_kind(artefact: Artefact, target: Target) -> None:
+    kinds = runtime(target.runtime).kinds
+    if artefact.kind not in kinds:
+        message = f"{target.runtime} runs {' and '.join(kinds)}, not {artefact.kind} ({artefact.name})"
+        raise failed("wrong-artefact", message, where=target.runtime)
+
+
+def _job(
+    artefacts: Sequence[Artefact], target: Target, references: Sequence[Reference | None], pace: Pace | None
+) -> Message:
+    return {
+        "module": RUNTIMES[target.runtime],
+        "target": target.as_json(),
+        "artefacts": [artefact.as_json() for artefact in artefacts],
+        "references": [None if reference is None else _packed(reference) for reference in references],
+        "pace": None if pace is None else asdict(pace),
+    }
+
+
+def _packed(reference: Reference) -> Message:
+    inputs, outputs = pack_array(reference.inputs), pack_array(reference.outputs)
+    return {"inputs": inputs, "outputs": outputs, "tolerance": reference.tolerance}
+
+
+def _readings(reply: Message) -> list[Readings]:
+    return [Readings.from_json(data) for data in reply["readings"]]
+
+
+def _timings(reply: Message, artefacts: Sequence[Artefact], target: Target) -> list[Timing]:
+    try:
+        cores: list[int] | None = reply["cores"]
+        conditions = Conditions(
+            runtime_version=str(reply["runtime_version"]),
+            environment=dict(reply["environment"]),
+            cores=None if cores is None else tuple(cores),
+        )
+        pairs = zip(_readings(reply), artefacts, strict=True)
+        return [judged(readings, target, artefact.graph_hash, conditions) for readings, artefact in pairs]
+    except (KeyError, TypeError, ValueError) as error:
+        raise failed("protocol", f"the worker's result makes no sense: {error}") from error
+
+
+_WORKERS: dict[tuple[str, int], Worker] = {}
+_WORKERS_LOCK = threading.Lock()
+
+
+def shared_worker(target: Target) -> Worker:
+    """The warm worker of this process for the target's runtime and threads; made at the first call."""
+    key = (target.runtime, target.threads)
+    with _WORKERS_LOCK:
+        if key not in _WORKERS:
+            limit = None if runtime(target.runtime).bounded_memory else 0
+            _WORKERS[key] = Worker(threads=target.threads, memory_bytes=limit)
+        return _WORKERS[key]
+
+
+def close_workers() -> None:
+    """End all shared workers. They also end with this process, whatever way it ends."""
+    with _WORKERS_LOCK:
+        for worker in _WORKERS.values():
+            worker.close()
+        _WORKERS.clear()
+
+
+__all__ = ["Comparison", "MeasureError", "close_workers", "compare", "measure", "shared_worker"]

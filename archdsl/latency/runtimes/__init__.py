@@ -1,0 +1,21 @@
+"""What runs an artefact. A runtime is one file with a `RUNTIME` and one row in the table, which imports no library."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from archdsl.latency.runtimes.protocol import Loaded, Runtime
+
+RUNTIMES: dict[str, str] = {
+    "null": "archdsl.latency.runtimes.null",  # computes a latency from counts, for tests
+    "onnxruntime": "archdsl.latency.runtimes.onnx_runtime",  # onnxruntime
+    "torch": "archdsl.latency.runtimes.torch_eager",  # torch
+}
+
+__all__ = ["RUNTIMES", "Loaded", "Runtime", "runtime"]
+
+
+def runtime(name: str) -> Runtime:
+    """The runtime called `name`. Raises KeyError for a name that is not in the table; `Target` says it nicer."""
+    found: Runtime = import_module(RUNTIMES[name]).RUNTIME
+    return found

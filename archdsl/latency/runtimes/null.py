@@ -1,0 +1,60 @@
+"""A runtime that runs nothing: its latency is a formula of the network's counts, the same on every machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from archdsl.latency.artefact import Artefact, ArtefactKind
+    from archdsl.latency.target import Target
+
+OVERHEAD_MS = 0.05
+MACS_PER_MS = 20e6
+BYTES_PER_MS = 10e6
+
+
+def analytic_ms(macs: int, bytes_moved: int, batch: int, threads: int) -> float:
+    """0.05 ms + batch * (macs / (20 GMAC/s * threads) + bytes / (10 GB/s)), the made-up machine of the tests."""
+    return OVERHEAD_MS + batch * (macs / (MACS_PER_MS * threads) + bytes_moved / BYTES_PER_MS)
+
+
+@dataclass(frozen=True)
+class Computed:
+    """A network that is only its counts. Its output is zeros."""
+
+    known_ms: float | None
+    num_outputs: int
+
+    def outputs(self, x_BX: NDArray[Any]) -> list[NDArray[Any]]:
+        import numpy as np
+
+        return [np.zeros((x_BX.shape[0], self.num_outputs), dtype=np.float32)]
+
+    def timed(self, x_BX: NDArray[Any]) -> Callable[[], object]:
+        return lambda: None
+
+
+class Null:
+    name = "null"
+    kinds: tuple[ArtefactKind, ...] = ("null", "onnx", "spec")
+    devices: tuple[str, ...] = ("cpu",)
+    precisions: tuple[str, ...] = ("fp32", "fp16", "bf16")
+    analytic = True
+    bounded_memory = True
+
+    def version(self) -> str:
+        return "1"
+
+    def device_name(self, device: str) -> str:
+        return "no device"
+
+    def load(self, artefact: Artefact, target: Target) -> Computed:
+        ms = analytic_ms(artefact.macs, artefact.bytes_moved, target.batch, target.threads)
+        return Computed(ms, artefact.num_outputs or 1)
+
+
+RUNTIME = Null()

@@ -1,0 +1,207 @@
+"""The worker process: loads artefacts, checks their output, times them. Started by `worker.py`, never imported there.
+
+Its environment was fixed before Python started, so this file only has to bind itself to its parent, limit its memory
+and answer jobs. Its own messages go through a socket; whatever libraries print is caught by the parent.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from archdsl.errors import MeasureError
+from archdsl.latency.artefact import Artefact
+from archdsl.latency.clock import Pace, Readings, interleave
+from archdsl.latency.environment import RECORDED
+from archdsl.latency.failure import exception_reason, failed
+from archdsl.latency.frames import Decoder, Message, encode, unpack_array
+from archdsl.latency.machine import Usage, allowed_cores, pin_to, quietest_cores
+from archdsl.latency.runtimes import RUNTIMES, Loaded
+from archdsl.latency.runtimes import runtime as runtime_named
+from archdsl.latency.target import Target
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+PR_SET_PDEATHSIG = 1
+INPUT_SEED = 0
+
+Tell = Callable[[str], None]
+
+
+def main(arguments: list[str]) -> None:
+    """arguments: the socket's file descriptor, the parent's process id, the memory limit in bytes (0: none)."""
+    descriptor, parent, memory = (int(argument) for argument in arguments)
+    os.set_inheritable(descriptor, False)
+    _die_with(parent)
+    _limit(memory)
+    faulthandler.enable()
+    channel = Channel(socket.socket(fileno=descriptor))
+    cores = allowed_cores()
+    channel.send({"kind": "ready"})
+    while (job := channel.receive()) is not None:
+        channel.send(answer(job, cores, lambda step: channel.send({"kind": "progress", "step": step})))
+
+
+def _die_with(parent: int) -> None:
+    """Be killed when the thread that started us ends; leave at once if that has happened already."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _limit(memory: int) -> None:
+    try:
+        import resource
+    except ImportError:
+        return
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if memory:
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+
+
+class Channel:
+    """Whole messages over a socket."""
+
+    def __init__(self, sock: socket.socket):
+        self._socket, self._decoder = sock, Decoder()
+
+    def send(self, message: Message) -> None:
+        self._socket.sendall(encode(message))
+
+    def receive(self) -> Message | None:
+        """The next message; None when the parent has hung up."""
+        while (message := self._decoder.next()) is None:
+            data = self._socket.recv(2**20)
+            if not data:
+                return None
+            self._decoder.feed(data)
+        return message
+
+
+def answer(job: Message, cores: tuple[int, ...] | None, tell: Tell) -> Message:
+    """Do one job. Every exception becomes a `failure`; only what kills the process gets past this."""
+    try:
+        result = do(job, cores, tell)
+        return {"kind": "result", **result, "resident_bytes": _resident_bytes()}
+    except MeasureError as error:
+        problem = error.problems[0]
+        told = {"reason": problem.rule, "message": problem.message, "where": problem.place.file, "hint": problem.hint}
+    except Exception as error:  # whatever a runtime raises is a failed measurement
+        message = f"{type(error).__name__}: {error}"[:2000]
+        told = {"reason": exception_reason(error), "message": message, "where": job["target"]["runtime"], "hint": None}
+    return {"kind": "failure", **told}
+
+
+def do(job: Message, allowed: tuple[int, ...] | None, tell: Tell) -> Message:
+    """Load every artefact, check each one's output, then time them in turns (or not, when the job has no pace)."""
+    RUNTIMES[job["target"]["runtime"]] = job["module"]  # the parent's table counts: a plug-in may have added to it
+    target = Target(**job["target"])
+    artefacts = [Artefact.from_json(data) for data in job["artefacts"]]
+    runtime = runtime_named(target.runtime)
+    cores = None
+    if not runtime.analytic:
+        cores = quietest_cores(allowed, target.threads)
+        pin_to(cores)
+    ready: list[tuple[Loaded, NDArray[Any]]] = []
+    worst: list[float | None] = []
+    for artefact, reference in zip(artefacts, job["references"], strict=True):
+        tell(f"loading {artefact.name}")
+        loaded = runtime.load(artefact, target)
+        tell(f"checking the output of {artefact.name}")
+        x_BX = random_input(artefact, target)
+        check_outputs(loaded.outputs(x_BX), artefact, target)
+        worst.append(None if reference is None else check_reference(loaded, reference, artefact, target))
+        ready.append((loaded, x_BX))
+    readings: list[Readings] = []
+    if job["pace"] is not None:
+        tell("timing " + ", ".join(artefact.name for artefact in artefacts))
+        readings = readings_of(ready, Pace(**job["pace"]), cores)
+    return {
+        "readings": [each.as_json() for each in readings],
+        "worst": worst,
+        "runtime_version": runtime.version(),
+        "environment": {name: os.environ[name] for name in RECORDED if name in os.environ},
+        "cores": None if cores is None else list(cores),
+    }
+
+
+def readings_of(ready: list[tuple[Loaded, NDArray[Any]]], pace: Pace, cores: tuple[int, ...] | None) -> list[Readings]:
+    """Timed runs of real runtimes; the formula's value, once, of those that compute it."""
+    known = [loaded.known_ms for loaded, _ in ready]
+    if any(ms is None for ms in known):
+        return interleave([loaded.timed(x_BX) for loaded, x_BX in ready], pace, cores=cores)
+    nobody = Usage(None, None, None)
+    return [Readings((ms,), (ms,), (0,), 0, 0.0, nobody) for ms in known if ms is not None]
+
+
+def random_input(artefact: Artefact, target: Target) -> NDArray[Any]:
+    """Standard normal numbers [B, *input_shape], the same every time."""
+    import numpy as np
+
+    random = np.random.default_rng(INPUT_SEED)
+    return random.standard_normal((target.batch, *artefact.input_shape), dtype=np.float32)
+
+
+def check_outputs(outputs: list[NDArray[Any]], artefact: Artefact, target: Target) -> None:
+    """Errors: `not-finite` for NaN or infinity, `wrong-artefact` when the output's shape is not the promised one."""
+    import numpy as np
+
+    if not outputs:
+        raise failed("wrong-artefact", f"{artefact.name} has no output", where=target.runtime)
+    for output in outputs:
+        if not np.isfinite(output).all():
+            bad = int(output.size - np.isfinite(output).sum())
+            message = f"{artefact.name}: {bad} of {output.size} output values are NaN or infinite"
+            raise failed("not-finite", message, where=target.runtime, hint="look for NaN in the weights")
+    first = outputs[0]
+    if first.shape[0] != target.batch or artefact.num_outputs not in (None, first.shape[-1]):
+        expected = f"[{target.batch}, …, {artefact.num_outputs or 'any'}]"
+        message = f"{artefact.name}: the output must be {expected}, got {list(first.shape)}"
+        raise failed("wrong-artefact", message, where=target.runtime)
+
+
+def check_reference(loaded: Loaded, reference: Message, artefact: Artefact, target: Target) -> float:
+    """The numeric gate. -> the largest difference as a share of the largest expected value.
+
+    The reference is run in pieces of the target's batch size, the last one filled up with its first example.
+    """
+    import numpy as np
+
+    x_NX, expected_NC = unpack_array(reference["inputs"]), unpack_array(reference["outputs"])
+    found = []
+    for start in range(0, len(x_NX), target.batch):
+        piece = x_NX[start : start + target.batch]
+        missing = target.batch - len(piece)
+        full = np.concatenate([piece, np.repeat(piece[:1], missing, axis=0)]) if missing else piece
+        found.append(loaded.outputs(np.ascontiguousarray(full, dtype=np.float32))[0][: len(piece)])
+    actual_NC = np.concatenate(found)
+    if actual_NC.shape != expected_NC.shape:
+        message = f"{artefact.name}: outputs {list(expected_NC.shape)} are expected, got {list(actual_NC.shape)}"
+        raise failed("numeric-gate", message, where=target.runtime)
+    largest = max(float(np.abs(expected_NC).max()), 1e-30)
+    worst = float(np.abs(actual_NC.astype(np.float64) - expected_NC).max()) / largest
+    if not worst <= reference["tolerance"]:
+        message = (
+            f"{artefact.name}: the output differs by {worst:.2g} of the largest expected value, "
+            f"allowed is {reference['tolerance']:.2g}"
+        )
+        hint = "the artefact computes something else than the network; its time does not count"
+        raise failed("numeric-gate", message, where=target.runtime, hint=hint)
+    return worst
+
+
+def _resident_bytes() -> int:
+    """Memory this process holds now; 0 where the system does not say."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return 0

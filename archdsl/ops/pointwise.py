@@ -1,0 +1,105 @@
+"""Ops on every number by itself: activations, sums, layer scale, drop path."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from archdsl.errors import RuleBroken
+from archdsl.ir.op import Init, Op, ParamSpec, need_channels, need_tokens
+from archdsl.ir.types import TensorType
+
+ActivationName = Literal["gelu", "gelu_tanh", "relu", "silu", "hardswish"]
+
+
+@dataclass(frozen=True)
+class Activation(Op):
+    """gelu (exact, by erf), gelu_tanh (the tanh approximation), relu, silu or hardswish.
+
+    Shapes: any -> the same
+    """
+
+    order_rule = "elementwise"
+
+    name: ActivationName
+
+    def infer(self, *inputs: TensorType) -> TensorType:
+        return inputs[0]
+
+
+@dataclass(frozen=True)
+class Add(Op):
+    """x + y. Both must have the same type, order included; only unbatched values (biases, masks) broadcast.
+
+    Shapes: two equal -> the same
+    Errors: RuleBroken when shapes or orders differ: adding tokens laid out differently has no meaning
+    """
+
+    order_rule = "elementwise"
+
+    def infer(self, *inputs: TensorType) -> TensorType:
+        x, y = inputs
+        if not x.batched and not y.batched and len(x.shape) == len(y.shape):
+            sides = list(zip(x.shape, y.shape, strict=True))
+            if all(a == b or 1 in (a, b) for a, b in sides):
+                return TensorType(tuple(max(a, b) for a, b in sides), x.dtype, None, batched=False)
+        if x != y:
+            raise RuleBroken(f"`x + y` needs two values of one type, but got x = {x}, y = {y}")
+        return x
+
+
+@dataclass(frozen=True)
+class LayerScale(Op):
+    """Multiply each channel by a learnt number that starts at `start`.
+
+    Shapes: [..., C] -> the same
+    Source: CaiT, arXiv 2103.17239; ConvNeXt starts at 1e-6
+    """
+
+    order_rule = "tokenwise"
+
+    dim: int
+    start: float = 1e-6
+
+    def infer(self, *inputs: TensorType) -> TensorType:
+        (x,) = inputs
+        need_tokens("LayerScale", x)
+        need_channels("LayerScale", x, self.dim)
+        return x
+
+    def tensors(self) -> Mapping[str, ParamSpec]:
+        return {"": ParamSpec((self.dim,), Init("constant", self.start))}
+
+
+@dataclass(frozen=True)
+class DropPath(Op):
+    """In training, set a whole image's branch to zero with probability `rate` and scale the rest by 1 / (1 - rate).
+
+    Shapes: any -> the same; at inference the identity
+    Source: stochastic depth, arXiv 1603.09382
+    """
+
+    order_rule = "elementwise"
+    train_only = True
+
+    rate: float
+
+    def infer(self, *inputs: TensorType) -> TensorType:
+        return inputs[0]
+
+
+@dataclass(frozen=True)
+class Dropout(Op):
+    """In training, set each number to zero with probability `rate` and scale the rest by 1 / (1 - rate).
+
+    Shapes: any -> the same; at inference the identity
+    """
+
+    order_rule = "elementwise"
+    train_only = True
+
+    rate: float
+
+    def infer(self, *inputs: TensorType) -> TensorType:
+        return inputs[0]

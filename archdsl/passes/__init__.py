@@ -1,0 +1,1 @@
+"""Graph -> graph (rewrites) and graph -> facts (cost conventions). One file a pass."""

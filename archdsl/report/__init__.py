@@ -1,0 +1,1 @@
+"""What people read: tables, the picture of the front, CSV. Facts first, drawings second."""

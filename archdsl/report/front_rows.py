@@ -1,0 +1,82 @@
+"""The front as rows of plain facts: what the table, the CSV, the specs and the picture are made from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+from archdsl.spec import Space, Spec
+from archdsl.study.front import Front, FrontPoint
+from archdsl.study.record import Record
+
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.+-]+")
+
+
+@dataclass(frozen=True)
+class FrontRow:
+    """One network of the front.
+
+    name: unique in the front, and a valid name of a spec; spec: the network under that name
+    differs: what its settings change in the base spec, `path value`, comma between them; empty for the base itself
+    tied_with: names of the front's networks that noise cannot tell from it
+    """
+
+    name: str
+    record: Record
+    spec: Spec
+    differs: str
+    tied_with: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        record = self.record
+        return {
+            "name": self.name,
+            "trial": record.number,
+            "hash": record.hash,
+            "accuracy": record.accuracy.as_json() if record.accuracy else None,
+            "latency": record.timing.as_json() if record.timing else None,
+            "params": record.params,
+            "macs": record.macs,
+            "differs": self.differs,
+            "tied_with": list(self.tied_with),
+        }
+
+
+def front_rows(front: Front, space: Space) -> tuple[FrontRow, ...]:
+    """The rows, best accuracy (first objective) first."""
+    names = _names(front.members)
+    base = space.picks_of(space.base)
+    return tuple(
+        FrontRow(
+            names[member.record.number],
+            member.record,
+            space.spec(member.record.picks, name=names[member.record.number]),
+            differences(space, member.record.picks, base),
+            tuple(names[number] for number in member.tied_with),
+        )
+        for member in front.members
+    )
+
+
+def differences(space: Space, picks: Mapping[str, int], base: Mapping[str, int] | None) -> str:
+    """What picks change against those of the base; all of them when the space does not hold its own base."""
+    found = [
+        f"{knob.path} {knob.options[picks[knob.name]]}"
+        for knob in space.active(picks)
+        if base is None or base.get(knob.name) != picks[knob.name]
+    ]
+    return ", ".join(sorted(found))
+
+
+def _names(members: tuple[FrontPoint, ...]) -> dict[int, str]:
+    """Trial number -> name: the design's name, or the base's with the hash; made unique and fit for a file."""
+    names: dict[int, str] = {}
+    for member in members:
+        given = member.record.name or f"trial-{member.record.number}"
+        wanted = PurePath(given).stem if given.endswith((".yaml", ".yml")) else given
+        plain = _NOT_IN_NAMES.sub("_", wanted).lstrip(".-+")[:100] or f"trial-{member.record.number}"
+        names[member.record.number] = plain if plain not in names.values() else f"{plain}-{member.record.number}"
+    return names

@@ -1,0 +1,131 @@
+"""The progress of a search: a live display on a terminal, plain lines elsewhere. Always on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from archdsl.report.front_table import accuracy_text, count_text, latency_text
+from archdsl.study.events import Began, Ended, Event, StepBegan, TrialBegan, TrialEnded
+from archdsl.study.front import front_of
+from archdsl.study.objectives import Objective
+from archdsl.study.record import Record
+
+MOST_SHOWN = 8
+_DOING = {"latency": "taking its latency", "training": "training"}
+
+
+class Progress:
+    """Listens to a campaign and shows it. Use as a context manager.
+
+    trials: networks to pay for; quiet: show nothing
+    """
+
+    def __init__(self, objectives: Sequence[Objective], trials: int, *, quiet: bool = False):
+        self.objectives, self.trials = tuple(objectives), trials
+        self.records: list[Record] = []
+        self._console = Console(file=sys.stderr, quiet=quiet)
+        self._live: Live | None = None
+        self._doing, self._runs = "", {}  # type: tuple[str, dict[int, tuple[int, int]]]
+        self._started, self._paid_before = time.monotonic(), 0
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal and not self._console.quiet:
+            self._live = Live(get_renderable=self._picture, console=self._console, refresh_per_second=4, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def __call__(self, event: Event) -> None:
+        """A campaign's listener."""
+        match event:
+            case Began(sampler, why, known):
+                self.records = list(known)
+                self._started, self._paid_before = time.monotonic(), self._num_paid
+                resumed = f", going on after {len(known)} trials" if known else ""
+                self._line(f"sampler {sampler}: {why}{resumed}")
+            case TrialBegan(number, name):
+                self._doing, self._runs = f"{name} (trial {number})", {}
+            case StepBegan(_, step):
+                self._doing = f"{self._doing.partition(':')[0]}: {_DOING.get(step, step)}"
+            case TrialEnded(record):
+                self.records.append(record)
+                self._doing = ""
+                self._line(self._told(record))
+            case Ended():
+                self._doing = ""
+
+    def epoch(self, seed: int, done: int, of: int) -> None:
+        """A training's report, from whatever thread."""
+        self._runs = {**self._runs, seed: (done, of)}
+
+    @property
+    def _num_paid(self) -> int:
+        return sum(not record.cheap for record in self.records)
+
+    def _line(self, text: str) -> None:
+        if self._live is None:
+            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def _told(self, record: Record) -> str:
+        head = f"[{self._num_paid}/{self.trials}] {record.name or f'trial {record.number}'}"
+        if record.duplicate_of is not None:
+            return f"{head}: the same network as trial {record.duplicate_of}"
+        if record.state == "complete":
+            seconds = f" ({record.seconds:.0f} s)" if record.seconds is not None else ""
+            return f"{head}: {', '.join(_values(record, self.objectives))}{seconds}"
+        return f"{head}: {record.state}, {record.reason}"
+
+    def _left(self) -> str:
+        done = self._num_paid - self._paid_before
+        if not done:
+            return "…"
+        seconds = (time.monotonic() - self._started) / done * max(0, self.trials - self._num_paid)
+        return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+    def _picture(self) -> Group:
+        elapsed = time.monotonic() - self._started
+        head = Table.grid(padding=(0, 1))
+        bar = ProgressBar(total=max(1, self.trials), completed=min(self._num_paid, self.trials), width=32)
+        numbers = f"{self._num_paid}/{self.trials} networks  {elapsed:.0f} s, about {self._left()} left"
+        head.add_row(bar, Text(numbers))
+        doing = self._doing
+        if self._runs:
+            doing += "".join(f", {done}/{of}" for _, (done, of) in sorted(self._runs.items())) + " epochs"
+        return Group(head, Text(doing or " ", style="dim"), self._front())
+
+    def _front(self) -> Table | Text:
+        members = front_of(self.records, self.objectives).members
+        if not members:
+            return Text("no network has finished yet", style="dim")
+        table = Table(box=None, padding=(0, 2), title=f"front so far: {len(members)}", title_justify="left")
+        table.add_column("network")
+        for objective in self.objectives:
+            table.add_column(objective.name, justify="right")
+        for member in members[:MOST_SHOWN]:
+            table.add_row(Text(member.record.name or ""), *_values(member.record, self.objectives, bare=True))
+        return table
+
+
+def _values(record: Record, objectives: Sequence[Objective], *, bare: bool = False) -> list[str]:
+    """`accuracy 0.976 ± 0.009`, or only the value."""
+    texts = {
+        "accuracy": accuracy_text(record.accuracy),
+        "latency": latency_text(record),
+        "params": count_text(record.params),
+        "macs": count_text(record.macs),
+    }
+    return [texts[o.name] if bare else f"{o.name} {texts[o.name]}" for o in objectives]

@@ -1,0 +1,69 @@
+"""Numbers as people write them: `100M` parameters, `4.5G` multiply-adds, `2.1 ms`.
+
+`Count` and `Duration` are types for pydantic fields. A count is a whole number (decimal suffixes k, M, G or B, T); a
+duration is a float in milliseconds (a bare number is milliseconds; units us, ms, s, min, h).
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from archdsl.spec.limits import MAX_INT
+
+_COUNT = re.compile(r"(\d+(?:_\d+)*(?:\.\d+)?)\s?([kKMGBT]?)\Z", re.ASCII)
+_FACTORS = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9, "T": 10**12}
+_DURATION = re.compile(r"(\d+(?:_\d+)*(?:\.\d+)?)\s?(us|µs|μs|ms|s|min|h)?\Z", re.ASCII)
+_MILLISECONDS = {"us": 1e-3, "µs": 1e-3, "μs": 1e-3, "ms": 1.0, "s": 1e3, "min": 6e4, "h": 3.6e6, None: 1.0}
+_LONGEST = 40
+
+COUNT_PATTERN = r"^\d+(_\d+)*(\.\d+)? ?[kKMGBT]?$"
+DURATION_PATTERN = r"^\d+(_\d+)*(\.\d+)? ?(us|µs|ms|s|min|h)?$"
+
+
+def read_count(value: Any) -> int:
+    """`100M`, `4.5G`, `28_288_354` or a number -> a whole number."""
+    if isinstance(value, float) and value.is_integer() and abs(value) <= MAX_INT:
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    match = _COUNT.match(value) if isinstance(value, str) and len(value) <= _LONGEST else None
+    if match is None:
+        raise PydanticCustomError("count", "a count such as `100M`, `4.5G` or `28_288_354`")
+    number = Decimal(match[1].replace("_", "")) * _FACTORS[match[2]]
+    if number != number.to_integral_value():
+        raise PydanticCustomError("count", "a whole number in the end (as `4.5G` is)")
+    if number > MAX_INT:
+        raise PydanticCustomError("count_limit", "a number that fits in 64 bits")
+    return int(number)
+
+
+def read_duration(value: Any) -> float:
+    """`2.1 ms`, `1.5 s`, `300 us` or a number of milliseconds -> milliseconds."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    match = _DURATION.match(value) if isinstance(value, str) and len(value) <= _LONGEST else None
+    if match is None:
+        raise PydanticCustomError("duration", "a duration such as `2.1 ms` or `1.5 s` (a bare number is ms)")
+    return float(Decimal(match[1].replace("_", "")) * Decimal(str(_MILLISECONDS[match[2]])))
+
+
+Count = Annotated[
+    int,
+    BeforeValidator(read_count),
+    Field(ge=0),
+    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": COUNT_PATTERN}]}),
+]
+"""A whole number, at least 0, that may be written `100M`."""
+
+Duration = Annotated[
+    float,
+    BeforeValidator(read_duration),
+    Field(ge=0),
+    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": DURATION_PATTERN}]}),
+]
+"""Milliseconds, at least 0, that may be written `2.1 ms`."""

@@ -1,0 +1,224 @@
+"""JSON Schema (draft 7) of what may be written in YAML, for editors: completion and red lines while typing.
+
+It is made from the models and the registered parts, so a new block is known to it at once.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel
+
+from archdsl.blocks.part import Part, PartKind, parts
+from archdsl.spec import limits
+from archdsl.spec.model import Header
+from archdsl.spec.parts import takes_list
+
+Json = dict[str, Any]
+SchemaName = Literal["spec", "space"]
+
+DRAFT = "http://json-schema.org/draft-07/schema#"
+REF = "#/definitions/"
+
+
+def schema(name: SchemaName = "spec") -> Json:
+    """The JSON Schema of a spec or of a space."""
+    if name == "space":
+        from archdsl.spec.space_schema import space_schema
+
+        return space_schema()
+    if name not in get_args(SchemaName):
+        raise ValueError(f"there is a schema of `spec` and of `space`, but got {name!r}")
+    return _spec_schema()
+
+
+def _spec_schema() -> Json:
+    definitions: Json = {}
+    properties = properties_of(Header, definitions)
+    properties["extends"] = {
+        "type": "string",
+        "description": "the spec to build on: a shipped name, or a path relative to this file",
+    }
+    properties["defaults"] = {
+        "type": "object",
+        "description": "values for any field of that name that is not set",
+        "properties": _all_fields(definitions),
+        "additionalProperties": False,
+    }
+    properties["stem"] = _part("stem", definitions)
+    properties["head"] = _part("head", definitions)
+    definitions["stage"] = _stage(definitions)
+    definitions["change"] = _change(definitions)
+    stages = {"type": "array", "minItems": 1, "maxItems": limits.MAX_STAGES}
+    properties["stages"] = {"type": "array"}
+    return {
+        "$schema": DRAFT,
+        "title": "archdsl spec",
+        "description": "One vision-transformer architecture.",
+        "type": "object",
+        "properties": properties,
+        "additionalProperties": False,
+        "if": {"required": ["extends"]},
+        "then": {"properties": {"stages": {**stages, "items": {"$ref": REF + "change"}}}},
+        "else": {
+            "required": ["stem", "stages", "head"],
+            "properties": {"stages": {**stages, "items": {"$ref": REF + "stage"}}},
+        },
+        "definitions": definitions,
+    }
+
+
+def properties_of(model: type[BaseModel], definitions: Json) -> Json:
+    """Field -> schema of a model; what it refers to goes to `definitions`."""
+    whole = draft7(model.model_json_schema())
+    definitions.update(whole.get("definitions", {}))
+    properties: Json = whole.get("properties", {})
+    return properties
+
+
+def draft7(value: Any) -> Any:
+    """pydantic's 2020-12 schema in the words of draft 7."""
+    if isinstance(value, dict):
+        out: Json = {}
+        for key, item in value.items():
+            if (key == "title" and isinstance(item, str)) or key == "discriminator":
+                continue
+            if key == "prefixItems":
+                out["items"] = [draft7(one) for one in item]
+            elif key == "$defs":
+                out["definitions"] = draft7(item)
+            elif key == "$ref":
+                out[key] = item.replace("#/$defs/", REF)
+            else:
+                out[key] = draft7(item)
+        return out
+    return [draft7(item) for item in value] if isinstance(value, list) else value
+
+
+def _fields(cls: type[Part], definitions: Json, *, each: bool = False) -> Json:
+    """Field -> schema of one part. each: a list for each block is allowed too."""
+    found = properties_of(cls, definitions)
+    if not each:
+        return found
+    many = {"type": "array", "minItems": 1, "maxItems": limits.MAX_DEPTH}
+    return {
+        name: field
+        if takes_list(cls, name)
+        else {"anyOf": [_bare(field), {**many, "items": _bare(field)}], **_described(field)}
+        for name, field in found.items()
+    }
+
+
+def _bare(field: Json) -> Json:
+    return {key: item for key, item in field.items() if key not in ("default", "description")}
+
+
+def _described(field: Json) -> Json:
+    return {key: item for key, item in field.items() if key in ("default", "description")}
+
+
+def _summary(cls: type[BaseModel]) -> str:
+    return (cls.__doc__ or "").strip().split("\n")[0]
+
+
+def _one_part(cls: type[Part], key: str, definitions: Json) -> Json:
+    return {
+        "type": "object",
+        "description": _summary(cls),
+        "properties": {key: {"const": cls.type_name}, **_fields(cls, definitions)},
+        "required": [key],
+        "additionalProperties": False,
+    }
+
+
+def _part(kind: PartKind, definitions: Json, key: str = "type") -> Json:
+    """A part by its bare name or as a mapping; a mapping without `type` changes the part it builds on."""
+    known = parts(kind)
+    options: list[Json] = [{"enum": sorted(known)}]
+    for name, cls in sorted(known.items()):
+        definitions[f"{kind}.{name}"] = _one_part(cls, key, definitions)
+        options.append({"$ref": f"{REF}{kind}.{name}"})
+    definitions[f"{kind}.change"] = {
+        "type": "object",
+        "description": f"fields of the {kind} that this spec builds on",
+        "properties": {name: {} for cls in known.values() for name in cls.model_fields},
+        "not": {"required": [key]},
+        "additionalProperties": False,
+    }
+    options.append({"$ref": f"{REF}{kind}.change"})
+    return {"anyOf": options}
+
+
+def _stage_fields(definitions: Json) -> Json:
+    return {
+        "dim": {
+            "type": ["integer", "null"],
+            "minimum": 1,
+            "maximum": limits.MAX_DIM,
+            "description": "width of the stage",
+        },
+        "downsample": {"anyOf": [{"type": "null"}, _part("downsample", definitions)]},
+    }
+
+
+def _stage(definitions: Json) -> Json:
+    """`block` + `depth` + its fields (a value, or a list with one for each block), or a list of `blocks`."""
+    options: list[Json] = []
+    listed: list[Json] = []
+    for name, cls in sorted(parts("block").items()):
+        definitions[f"block.{name}"] = _one_part(cls, "block", definitions)
+        listed.append({"$ref": f"{REF}block.{name}"})
+        depth = {"type": "integer", "minimum": 1, "maximum": limits.MAX_DEPTH, "description": "number of blocks"}
+        definitions[f"stage.{name}"] = {
+            "type": "object",
+            "description": _summary(cls),
+            "properties": {
+                "block": {"const": name},
+                "depth": depth,
+                **_fields(cls, definitions, each=True),
+                **_stage_fields(definitions),
+            },
+            "required": ["block", "depth"],
+            "additionalProperties": False,
+        }
+        options.append({"$ref": f"{REF}stage.{name}"})
+    blocks = {"type": "array", "minItems": 1, "maxItems": limits.MAX_DEPTH, "items": {"anyOf": listed}}
+    options.append(
+        {
+            "type": "object",
+            "description": "blocks of different kinds, one by one",
+            "properties": {"blocks": blocks, **_stage_fields(definitions)},
+            "required": ["blocks"],
+            "additionalProperties": False,
+        }
+    )
+    return {"anyOf": options}
+
+
+def _change(definitions: Json) -> Json:
+    """A stage of a spec that builds on another: only what differs."""
+    fields: Json = {name: {} for cls in parts("block").values() for name in cls.model_fields}
+    return {
+        "type": "object",
+        "description": "what differs in this stage; {} changes nothing",
+        "properties": {
+            **fields,
+            **_stage_fields(definitions),
+            "block": {"enum": sorted(parts("block"))},
+            "depth": {"type": "integer", "minimum": 1, "maximum": limits.MAX_DEPTH},
+            "blocks": {"type": "array"},
+        },
+        "additionalProperties": False,
+    }
+
+
+def _all_fields(definitions: Json) -> Json:
+    """Every field of every part, as `defaults` may set it: any form that some part takes."""
+    forms: dict[str, list[Json]] = {}
+    for kind in get_args(PartKind):
+        for cls in parts(kind).values():
+            for name, field in properties_of(cls, definitions).items():
+                form = _bare(field)
+                if form not in forms.setdefault(name, []):
+                    forms[name].append(form)
+    return {name: options[0] if len(options) == 1 else {"anyOf": options} for name, options in sorted(forms.items())}

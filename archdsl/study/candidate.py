@@ -1,0 +1,147 @@
+"""From picks to values: the network first, then what is cheap, then the latency, then the accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from archdsl import compiler
+from archdsl.latency import Timing
+from archdsl.spec.model import Spec
+from archdsl.study.objectives import Objective
+from archdsl.training import Accuracy, Evaluator
+
+
+class SpecsByPicks(Protocol):
+    """What is needed of a space here."""
+
+    def spec(self, picks: Mapping[str, int]) -> Spec: ...
+
+
+class Bounds(Protocol):
+    """At least `min`, at most `max`; None is no limit."""
+
+    @property
+    def min(self) -> float | None: ...
+    @property
+    def max(self) -> float | None: ...
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One network of the space. hash: its canonical identity, equal for equal networks; counts are for one image."""
+
+    picks: Mapping[str, int]
+    spec: Spec
+    hash: str
+    params: int
+    macs: int
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known about a candidate so far. violations: constraint -> how far beyond, as a share; <= 0 is kept."""
+
+    params: int
+    macs: int
+    timing: Timing | None = None
+    accuracy: Accuracy | None = None
+    violations: Mapping[str, float] | None = None
+
+
+class Infeasible(Exception):
+    """A candidate breaks a hard constraint. violations: as in `Facts`; paid: whether something was measured for it."""
+
+    def __init__(self, message: str, violations: Mapping[str, float], *, paid: bool):
+        super().__init__(message)
+        self.violations, self.paid = violations, paid
+
+
+LatencyOf = Callable[[Spec], Timing]
+Say = Callable[[str], None]
+Keep = Callable[[str, Any], None]
+
+
+class Assessor:
+    """Finds out a candidate's values, the most expensive last.
+
+    constraints: hard bounds by objective name
+    latency, accuracy: how those are taken; needed only when an objective or a constraint asks for them
+    seed: of the first training run
+    """
+
+    def __init__(
+        self,
+        space: SpecsByPicks,
+        objectives: Sequence[Objective],
+        *,
+        constraints: Mapping[str, Bounds] | None = None,
+        latency: LatencyOf | None = None,
+        accuracy: Evaluator[Spec] | None = None,
+        seed: int = 0,
+    ):
+        self.space, self.objectives, self.constraints, self.seed = space, tuple(objectives), constraints or {}, seed
+        wanted = {objective.name for objective in objectives} | set(self.constraints)
+        self.latency = latency if "latency" in wanted else None
+        self.accuracy = accuracy if "accuracy" in wanted else None
+        missing = [n for n, how in (("latency", latency), ("accuracy", accuracy)) if n in wanted and how is None]
+        if missing:
+            raise ValueError(f"nothing takes the {' and the '.join(missing)}")
+
+    def candidate(self, picks: Mapping[str, int]) -> Candidate:
+        """The network that the picks give. Errors: SpecError, ShapeError when they give none."""
+        spec = self.space.spec(picks)
+        cost = compiler.cost(spec)
+        return Candidate(dict(picks), spec, compiler.identity(spec), cost.params, cost.macs)
+
+    def check_counts(self, candidate: Candidate) -> None:
+        """Raise Infeasible when parameters or MACs break a constraint: that costs nothing to know."""
+        self._check({"params": candidate.params, "macs": candidate.macs}, paid=False)
+
+    def assess(self, candidate: Candidate, say: Say, keep: Keep) -> tuple[Sequence[object], Mapping[str, float]]:
+        """The objectives' values and how the constraints are kept.
+
+        say: told `latency` and `training` when they begin; keep: given each result as soon as it is there
+        Errors: Infeasible; MeasureError, TrainingError, BackendError as they come
+        """
+        values: dict[str, float] = {"params": candidate.params, "macs": candidate.macs}
+        if self.latency is not None:
+            say("latency")
+            timing = self.latency(candidate.spec)
+            keep("timing", timing.as_json())
+            values["latency"] = timing.median_ms
+            self._check(values, paid=True)
+        if self.accuracy is not None:
+            say("training")
+            accuracy = self.accuracy(candidate.spec, seed=self.seed)
+            keep("accuracy", accuracy.as_json())
+            values["accuracy"] = accuracy.mean
+        return [values[objective.name] for objective in self.objectives], self._violations(values)
+
+    def _check(self, values: Mapping[str, float], *, paid: bool) -> None:
+        violations = self._violations(values)
+        broken = [name for name, amount in violations.items() if amount > 0]
+        if broken:
+            message = "; ".join(_broken(name, values[name], self.constraints[name]) for name in broken)
+            raise Infeasible(message, violations, paid=paid)
+
+    def _violations(self, values: Mapping[str, float]) -> dict[str, float]:
+        return {name: violation(values[name], bounds) for name, bounds in self.constraints.items() if name in values}
+
+
+def violation(value: float, bounds: Bounds) -> float:
+    """How far a value lies beyond its bounds, as a share of the bound; zero or less when it keeps to them."""
+    low = (bounds.min - value) / max(abs(bounds.min), 1e-12) if bounds.min is not None else float("-inf")
+    high = (value - bounds.max) / max(abs(bounds.max), 1e-12) if bounds.max is not None else float("-inf")
+    return max(low, high, -1e9)
+
+
+def _broken(name: str, value: float, bounds: Bounds) -> str:
+    above = bounds.max is not None and value > bounds.max
+    limit = bounds.max if above else bounds.min
+    return f"{name} is {_number(value)}, but must be at {'most' if above else 'least'} {_number(limit)}"
+
+
+def _number(value: float | None) -> str:
+    return f"{value:_}" if isinstance(value, int) else f"{value:g}"

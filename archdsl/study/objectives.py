@@ -1,0 +1,115 @@
+"""What a study makes better, by name; and what may be told to Optuna as a value."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf, isfinite
+from typing import Literal
+
+from archdsl.errors import Problem, StudyError, at_argument
+from archdsl.spec.words import did_you_mean, joined
+
+LARGEST = 1e300
+"""Larger values overflow where samplers square or add them."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One axis of the front.
+
+    unit: of its values, '' for a plain number; title: the name with the unit; least, most: where its values can lie
+    """
+
+    name: str
+    direction: Literal["maximize", "minimize"]
+    unit: str = ""
+    least: float = 0.0
+    most: float = inf
+
+    @property
+    def sign(self) -> int:
+        """+1 where less is better, -1 where more is."""
+        return 1 if self.direction == "minimize" else -1
+
+    @property
+    def title(self) -> str:
+        return f"{self.name} ({self.unit})" if self.unit else self.name
+
+
+OBJECTIVES: dict[str, Objective] = {
+    objective.name: objective
+    for objective in (
+        Objective("accuracy", "maximize", most=1.0),
+        Objective("latency", "minimize", "ms"),
+        Objective("params", "minimize"),
+        Objective("macs", "minimize"),
+    )
+}
+
+
+def chosen(asked: Sequence[str], offered: Sequence[str]) -> tuple[Objective, ...]:
+    """The objectives of a study, in the order of its values.
+
+    asked: names from the command line; accuracy is added in front, unless the space does not offer it
+    offered: what the space file describes; all of it when nothing is asked
+    Errors: StudyError for an unknown name, or for an accuracy that the space does not say how to take
+    """
+    problems = [_unknown(name) for name in asked if name not in OBJECTIVES]
+    if "accuracy" in asked and "accuracy" not in offered:
+        message = "the space does not say how accuracy is found out"
+        hint = "add `accuracy: {train: {data: synthetic}}` to its objectives"
+        problems.append(Problem(at_argument("--objective", "accuracy"), "missing-key", message, hint))
+    if problems:
+        raise StudyError(problems)
+    names = list(dict.fromkeys(asked or offered))
+    if "accuracy" in offered:
+        names = ["accuracy", *(name for name in names if name != "accuracy")]
+    if not names:
+        message = "a study needs an objective"
+        hint = f"add --objective with one of {', '.join(OBJECTIVES)}"
+        raise StudyError(Problem(at_argument("--objective", ""), "missing-key", message, hint))
+    return tuple(OBJECTIVES[name] for name in names)
+
+
+class BadValues(Exception):
+    """Values that must not reach the study; the text says why."""
+
+
+def checked(values: object, objectives: Sequence[Objective]) -> list[float]:
+    """`values` as floats, one for each objective.
+
+    Optuna takes infinity as a result, and makes a failed trial of NaN or of a wrong number of values without a word.
+    Errors: BadValues
+    """
+    if isinstance(values, str | bytes) or not isinstance(values, Sequence):
+        raise BadValues(f"the result is {_shown(values)}, not a list of {len(objectives)} numbers")
+    if len(values) != len(objectives):
+        raise BadValues(f"{len(values)} values came for {len(objectives)} objectives")
+    return [_checked(value, objective) for value, objective in zip(values, objectives, strict=True)]
+
+
+def _checked(value: object, objective: Objective) -> float:
+    if isinstance(value, bool | str | bytes) or not hasattr(value, "__float__"):
+        raise BadValues(f"{objective.name} is {_shown(value)}, not a number")
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise BadValues(f"{objective.name} is {_shown(value)}, not a number") from None
+    if not isfinite(number):
+        raise BadValues(f"{objective.name} is {number}")
+    if abs(number) > LARGEST:
+        raise BadValues(f"{objective.name} is {number:g}, beyond ±{LARGEST:g}")
+    return number
+
+
+def _shown(value: object) -> str:
+    try:
+        return repr(value)[:60]
+    except Exception:
+        return f"a {type(value).__name__}"
+
+
+def _unknown(name: str) -> Problem:
+    hint = joined(did_you_mean(name, OBJECTIVES), f"Objectives: {', '.join(OBJECTIVES)}.")
+    return Problem(at_argument("--objective", name), "unknown-name", f"there is no objective `{name}`", hint)

@@ -1,0 +1,1 @@
+"""Weights in and out: reading files safely, translating other libraries' names, writing safetensors."""

@@ -1,0 +1,87 @@
+"""Writing files: whole or not at all, never through a link, never over something that is not ours."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+from archdsl.errors import ArchError, Problem, at_argument
+
+
+def write_file(path: str | os.PathLike[str], data: str | bytes) -> Path:
+    """Write `data` to `path`, whole or not at all. Errors: ArchError when the file system refuses."""
+    raw = data.encode() if isinstance(data, str) else data
+    return write_with(path, lambda file: file.write(raw))
+
+
+def write_with(
+    path: str | os.PathLike[str], fill: Callable[[IO[bytes]], object], named: Callable[[], str] | None = None
+) -> Path:
+    """Let `fill` write a new file that then takes the place of `path`: a crash leaves what was there before.
+
+    named: what to call the file instead, where that is known only once it is written (a digest of its bytes)
+    Errors: ArchError (`cannot-write`) when the file system refuses; nothing half-written stays
+    """
+    target = Path(path)
+    new = target.with_name(f".{target.name}.{secrets.token_hex(4)}.new")
+    try:
+        with open(new, "xb") as file:
+            fill(file)
+            file.flush()
+            os.fsync(file.fileno())
+        if named:
+            target = target.with_name(named())
+        os.replace(new, target)
+        _sync_folder(target.parent)
+    except OSError as error:
+        message = f"{target} cannot be written: {error.strerror or error}"
+        hint = "choose another folder, or make room"
+        raise ArchError(Problem(at_argument(str(target), str(target)), "cannot-write", message, hint)) from error
+    finally:
+        with suppress(OSError):
+            new.unlink()
+    return target
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a renamed file stay renamed after a power loss."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def claim_folder(path: str | os.PathLike[str], marker: str) -> Path:
+    """Make `path` a folder of ours, or take up one that was: it is empty, or holds our file `marker`.
+
+    Errors: ArchError when it is a file or a link, or holds somebody else's files
+    """
+    folder = Path(path)
+
+    def refuse(message: str) -> ArchError:
+        problem = Problem(at_argument(str(path), str(path)), "output-folder", message, "choose another folder")
+        return ArchError(problem)
+
+    if folder.is_symlink():
+        raise refuse(f"{folder} is a link; results are not written through links")
+    if folder.exists() and not folder.is_dir():
+        raise refuse(f"{folder} is a file, not a folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        taken = any(folder.iterdir()) and not (folder / marker).is_file()
+    except OSError as error:
+        raise refuse(f"{folder} cannot be used: {error.strerror or error}") from error
+    if taken:
+        raise refuse(f"{folder} holds files that archdsl did not write (there is no {marker} in it)")
+    return folder
+
+
+def as_json(data: object) -> str:
+    """Readable JSON text, the same for equal data."""
+    return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

@@ -1,0 +1,123 @@
+"""A runtime with a menu of faults, for tests: the artefact's text says which one happens."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+
+def segfault():
+    ctypes.string_at(0)
+
+
+def hang():
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    while True:
+        time.sleep(1)
+
+
+def hang_with_a_child():
+    child = subprocess.Popen(["sleep", "60"])
+    print(f"child {child.pid}", flush=True)
+    hang()
+
+
+def eat_memory():
+    kept = []
+    while True:
+        kept.append(bytearray(64 * 2**20))
+
+
+def library_out_of_memory():
+    raise RuntimeError("std::bad_alloc")
+
+
+def write_into_the_socket():
+    os.write(int(sys.argv[2]), b"hello, is this a frame? " * 10)
+    time.sleep(60)
+
+
+def flood():
+    for _ in range(100):
+        os.write(1, b"x" * 2**20)
+
+
+def speak():
+    print("a warning that nobody needs\n" * 20_000)
+
+
+def fail():
+    print("the last words of a library", flush=True)
+    raise ValueError("no kernel for this op")
+
+
+MENU = {
+    "segfault": segfault,
+    "abort": os.abort,
+    "os._exit": lambda: os._exit(7),
+    "hang": hang,
+    "hang with a child": hang_with_a_child,
+    "eat memory": eat_memory,
+    "library out of memory": library_out_of_memory,
+    "write into the socket": write_into_the_socket,
+    "flood": flood,
+    "speak": speak,
+    "fail": fail,
+    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+}
+
+
+class Network:
+    """Multiplies by a constant; slow when the text says `slow`; wrong in the ways the text says."""
+
+    known_ms = None
+
+    def __init__(self, fault, batch):
+        self.fault, self.batch = fault, batch
+        self.size = 900_000 if fault == "slow" else 300_000
+
+    def outputs(self, x):
+        if len(x) != self.batch:
+            raise ValueError(f"built for {self.batch} examples, got {len(x)}")
+        y = x.reshape(len(x), -1)[:, :2].copy()
+        if self.fault == "nan":
+            y[0, 0] = np.nan
+        if self.fault == "infinite":
+            y[0, 0] = np.inf
+        if self.fault == "corrupt weight":
+            y[:, 1] += 1
+        return [y]
+
+    def timed(self, x):
+        numbers = np.ones(self.size)
+        if self.fault == "segfault while timing":
+            return segfault
+        return lambda: np.sqrt(numbers)
+
+
+class Faulty:
+    name = "faulty"
+    kinds = ("spec",)
+    devices = ("cpu",)
+    precisions = ("fp32",)
+    analytic = False
+    bounded_memory = True
+
+    def version(self):
+        return "1"
+
+    def device_name(self, device):
+        return "a device for tests"
+
+    def load(self, artefact, target):
+        MENU.get(artefact.text, lambda: None)()
+        return Network(artefact.text, target.batch)
+
+
+RUNTIME = Faulty()

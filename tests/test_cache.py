@@ -1,0 +1,298 @@
+"""The timing cache: nothing is taken twice, and nothing that happens to its file stops a measurement."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_timing import timing
+
+from archdsl.errors import MeasureError
+from archdsl.latency import RUNTIMES, Artefact, CacheWarning, Reference, Target, TimingCache, Worker, measure
+from archdsl.latency.cache import default_folder
+
+ROOT = Path(__file__).resolve().parents[1]
+FINGERPRINT = "a runtime 1 | cpu | fp32"
+
+
+def network(graph_hash="abc", **fields):
+    return Artefact(**{"kind": "null", "graph_hash": graph_hash, "input_shape": (3, 4), **fields})
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return TimingCache(tmp_path)
+
+
+@pytest.fixture
+def no_warnings():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+@pytest.mark.usefixtures("no_warnings")
+def test_what_was_put_is_got(cache):
+    assert cache.get(network(), FINGERPRINT) is None
+    assert cache.put(network(), FINGERPRINT, timing())
+    assert cache.get(network(), FINGERPRINT) == timing()
+
+
+@pytest.mark.usefixtures("no_warnings")
+def test_another_graph_target_or_build_is_a_miss(cache):
+    cache.put(network(), FINGERPRINT, timing())
+    assert cache.get(network("abd"), FINGERPRINT) is None
+    assert cache.get(network(), FINGERPRINT + " | batch 8") is None
+    assert cache.get(network(build="deploy"), FINGERPRINT) is None
+
+
+@pytest.mark.usefixtures("no_warnings")
+def test_a_contended_timing_does_not_replace_one_taken_in_peace(cache):
+    contended = timing(median_ms=12.4, contended=True, contention="others used 50% of its cores")
+    assert cache.put(network(), FINGERPRINT, contended)
+    assert cache.put(network(), FINGERPRINT, timing())
+    assert not cache.put(network(), FINGERPRINT, contended)
+    assert cache.get(network(), FINGERPRINT) == timing()
+
+
+def test_the_file_can_be_read_by_nobody_else(cache):
+    cache.put(network(), FINGERPRINT, timing())
+    for path in cache.path.parent.iterdir():
+        assert path.stat().st_mode & 0o777 == 0o600, path.name
+
+
+def test_the_folder_follows_the_environment(monkeypatch):
+    monkeypatch.delenv("ARCHDSL_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    assert TimingCache().path == Path("/somewhere/archdsl/timings.sqlite")
+    monkeypatch.setenv("ARCHDSL_CACHE_DIR", "/elsewhere")
+    assert TimingCache().path == Path("/elsewhere/timings.sqlite")
+    monkeypatch.delenv("ARCHDSL_CACHE_DIR")
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative/is/not/allowed")
+    assert default_folder() == Path.home() / ".cache" / "archdsl"
+
+
+def change(path, sql):
+    with sqlite3.connect(path) as connection:
+        connection.execute(sql)
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "UPDATE timings SET body = replace(body, '12.34', '2.34')",
+        "UPDATE timings SET checksum = 'x'",
+        "UPDATE timings SET body = x'00ff'",
+        "UPDATE timings SET body = ''",
+        "UPDATE timings SET key = 'x'",
+    ],
+)
+@pytest.mark.usefixtures("no_warnings")
+def test_a_damaged_row_is_a_miss_and_is_replaced(cache, sql):
+    cache.put(network(), FINGERPRINT, timing())
+    change(cache.path, sql)
+    assert cache.get(network(), FINGERPRINT) is None
+    assert cache.put(network(), FINGERPRINT, timing())
+    assert cache.get(network(), FINGERPRINT) == timing()
+
+
+@pytest.mark.usefixtures("no_warnings")
+def test_a_row_copied_from_another_target_is_a_miss(cache):
+    cache.put(network(), FINGERPRINT, timing())
+    cache.put(network(), "other", timing(median_ms=12.4))
+    rows = "(SELECT {0} FROM timings WHERE fingerprint = 'other')"
+    change(cache.path, f"UPDATE timings SET body = {rows.format('body')}, checksum = {rows.format('checksum')}")
+    assert cache.get(network(), FINGERPRINT) is None
+
+
+@pytest.mark.parametrize("content", [b"not a database at all" * 100, b"SQLite format 3\0" + b"\xff" * 5000], ids=str)
+def test_a_file_that_is_no_database_is_moved_aside_with_a_note(cache, content):
+    cache.path.write_bytes(content)
+    with pytest.warns(CacheWarning, match="was damaged"):
+        assert cache.get(network(), FINGERPRINT) is None
+    assert cache.put(network(), FINGERPRINT, timing())
+    assert cache.get(network(), FINGERPRINT) == timing()
+    aside = [path for path in cache.path.parent.iterdir() if ".corrupt-" in path.name]
+    assert len(aside) == 1
+    assert aside[0].read_bytes() == content
+
+
+@pytest.mark.parametrize("size", [0, 1, 50, 100, 1000, 4096, 6000])
+def test_a_cut_file_never_stops_anything(cache, size):
+    cache.put(network(), FINGERPRINT, timing())
+    cache.path.write_bytes(cache.path.read_bytes()[:size])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CacheWarning)
+        assert cache.get(network(), FINGERPRINT) in (None, timing())
+        cache.put(network(), FINGERPRINT, timing())
+        assert cache.get(network(), FINGERPRINT) == timing()
+
+
+def test_no_flipped_byte_gives_a_wrong_timing_or_an_error(cache):
+    """Every byte of the header and the schema, and some of the rest, is spoilt once."""
+    cache.put(network(), FINGERPRINT, timing())
+    sound = cache.path.read_bytes()
+    text = sound.index(b"CREATE TABLE")
+    positions = {*range(110), *range(text - 60, text + 260, 5), *range(0, len(sound), 97)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CacheWarning)
+        for position in sorted(positions):
+            spoilt = bytearray(sound)
+            spoilt[position] ^= 0xFF
+            for path in cache.path.parent.iterdir():
+                path.unlink()
+            cache.path.write_bytes(bytes(spoilt))
+            assert cache.get(network(), FINGERPRINT) in (None, timing()), position
+            cache.put(network(), FINGERPRINT, timing())
+            assert cache.get(network(), FINGERPRINT) in (None, timing()), position
+
+
+@pytest.mark.parametrize(
+    ("sound", "spoilt"),
+    [
+        (b"checksum TEXT", b"checksun TEXT"),
+        (b"checksum TEXT", b"checksum\x8bTEXT"),
+        (b"CREATE TABLE", b"CREATE T\xbeBLE"),
+    ],
+    ids=str,
+)
+def test_a_damaged_schema_is_moved_aside(cache, sound, spoilt):
+    cache.put(network(), FINGERPRINT, timing())
+    cache.path.write_bytes(cache.path.read_bytes().replace(sound, spoilt))
+    with pytest.warns(CacheWarning, match="was damaged"):
+        assert cache.get(network(), FINGERPRINT) is None
+    assert cache.put(network(), FINGERPRINT, timing())
+    assert cache.get(network(), FINGERPRINT) == timing()
+
+
+def test_a_newer_version_is_left_alone(cache):
+    cache.put(network(), FINGERPRINT, timing())
+    change(cache.path, "PRAGMA user_version = 99")
+    before = cache.path.read_bytes()
+    with pytest.warns(CacheWarning, match="a newer archdsl wrote it"):
+        assert not cache.put(network(), FINGERPRINT, timing())
+    assert cache.path.read_bytes() == before
+
+
+def test_another_programs_database_is_left_alone(cache):
+    change(cache.path, "CREATE TABLE passwords (secret TEXT)")
+    before = cache.path.read_bytes()
+    with pytest.warns(CacheWarning, match="another program"):
+        assert cache.get(network(), FINGERPRINT) is None
+    with pytest.warns(CacheWarning, match="another program"):
+        assert not cache.put(network(), FINGERPRINT, timing())
+    assert cache.path.read_bytes() == before
+
+
+def test_a_link_or_a_folder_or_a_pipe_in_its_place_is_not_followed(cache, tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"")
+    cache.path.symlink_to(victim)
+    with pytest.warns(CacheWarning, match="could not be written"):
+        assert not cache.put(network(), FINGERPRINT, timing())
+    assert victim.read_bytes() == b""
+    cache.path.unlink()
+    cache.path.mkdir()
+    with pytest.warns(CacheWarning, match="could not be written"):
+        assert not cache.put(network(), FINGERPRINT, timing())
+    cache.path.rmdir()
+    os.mkfifo(cache.path)
+    with pytest.warns(CacheWarning, match="not a regular file"):
+        assert not cache.put(network(), FINGERPRINT, timing())
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.warns(CacheWarning, match="could not be written"):
+        assert not TimingCache(tmp_path / "file" / "folder").put(network(), FINGERPRINT, timing())
+
+
+@pytest.mark.parametrize("filled", [False, True], ids=["while creating", "while writing"])
+def test_a_full_disk_costs_the_row_and_not_the_measurement(cache, monkeypatch, filled):
+    if filled:
+        cache.put(network("first"), FINGERPRINT, timing(graph_hash="first"))
+    connect = sqlite3.connect
+
+    def on_a_full_disk(*arguments, **options):
+        connection = connect(*arguments, **options)
+        connection.execute("PRAGMA max_page_count = 1")
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", on_a_full_disk)
+    big = network(macs=10**6, name="big", build="x" * 20_000)
+    with Worker() as worker, pytest.warns(CacheWarning, match="full"):
+        assert measure(big, Target("null"), cache=cache, worker=worker).median_ms > 0
+    monkeypatch.undo()
+    assert cache.put(network(), FINGERPRINT, timing())
+    if filled:
+        assert cache.get(network("first"), FINGERPRINT) is not None
+
+
+def test_eight_writers_at_once_lose_nothing(cache):
+    program = """
+        import sys, time, warnings
+        from pathlib import Path
+        from archdsl.latency import Artefact, Target, Timing, TimingCache
+        folder, me, body = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+        while not (folder / "go").exists():
+            time.sleep(0.001)
+        cache, one = TimingCache(folder), Timing.model_validate_json(body)
+        for i in range(20):
+            name = f"{me if i % 2 else 'shared'}-{i}"
+            mine = one.model_copy(update={"graph_hash": name})
+            assert cache.put(Artefact("null", name, (3,)), "f", mine)
+            assert cache.get(Artefact("null", name, (3,)), "f") == mine
+    """
+    folder = cache.path.parent
+    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(program), str(folder)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    body = timing().model_dump_json()
+    writers = [
+        subprocess.Popen([*command, str(i), body], env=environment, stderr=subprocess.PIPE, text=True) for i in range(8)
+    ]
+    (folder / "go").touch()
+    errors = [writer.communicate(timeout=50)[1] for writer in writers]
+    assert [writer.returncode for writer in writers] == [0] * 8, errors
+    for i in range(20):
+        for name in [f"{me}-{i}" for me in range(8)] if i % 2 else [f"shared-{i}"]:
+            assert cache.get(Artefact("null", name, (3,)), "f").graph_hash == name
+
+
+@pytest.mark.usefixtures("no_warnings")
+def test_a_timing_from_the_cache_starts_no_worker(cache):
+    target = Target("null")
+    with Worker() as worker:
+        first = measure(network(macs=10**6), target, cache=cache, worker=worker)
+    with Worker() as worker:
+        assert measure(network(macs=10**6), target, cache=cache, worker=worker) == first
+        assert worker.pid is None
+        measure(network(macs=10**6), target, cache=cache, worker=worker, refresh=True)
+        assert worker.pid is not None
+
+
+def test_the_gate_is_passed_even_when_the_time_is_known(cache, monkeypatch):
+    monkeypatch.setitem(RUNTIMES, "faulty", "faulty_runtime")
+    x = np.ones((1, 3, 4), np.float32)
+    expected = Reference(x, x.reshape(1, -1)[:, :2].copy())
+    options = {"target": Target("faulty"), "cache": cache, "budget_s": 0.05, "reference": expected}
+    with Worker() as worker:
+        good, bad = (network(kind="spec", text=text) for text in ("none", "corrupt weight"))
+        first = measure(good, worker=worker, **options)
+        assert measure(good, worker=worker, **options) == first
+        with pytest.raises(MeasureError, match="differs by"):
+            measure(bad, worker=worker, **options)
+
+
+def test_a_failed_measurement_is_not_kept(cache, monkeypatch):
+    monkeypatch.setitem(RUNTIMES, "faulty", "faulty_runtime")
+    with Worker() as worker, pytest.raises(MeasureError, match="NaN"):
+        measure(network(kind="spec", text="nan"), Target("faulty"), cache=cache, worker=worker)
+    assert cache.get(network(kind="spec", text="nan"), Target("faulty").fingerprint()) is None

@@ -1,0 +1,189 @@
+"""The command line: exit codes, JSON, no tracebacks, nothing half-written."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from archdsl.cli.main import COMMANDS, run
+
+MICRO = """
+name: micro
+input: {size: 16}
+stem: {type: patch, patch: 4, dim: 8}
+stages: [{block: swin, depth: 2, heads: 2, window: 2, shift: true}]
+head: {type: classifier, classes: 3}
+"""
+
+
+@pytest.fixture
+def micro(tmp_path: Path) -> Path:
+    path = tmp_path / "micro.yaml"
+    path.write_text(MICRO)
+    return path
+
+
+def archdsl(*arguments: object, **options) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "archdsl", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command, capsys):
+    assert run([command, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "Example" in shown and f"archdsl {command}" in shown
+
+
+def test_a_good_spec_is_exit_0_and_a_bad_one_exit_1(micro, capsys):
+    assert run(["check", str(micro)]) == 0
+    assert "fine" in capsys.readouterr().out
+    micro.write_text(MICRO.replace("heads: 2", "heads: 3"))
+    assert run(["check", str(micro)]) == 1
+    shown = capsys.readouterr()
+    assert shown.err.startswith(f"{micro}:5:41: heads must divide the width")
+    assert shown.out == ""
+
+
+def test_errors_as_json_are_objects_with_their_place(micro, capsys):
+    micro.write_text(MICRO.replace("heads: 2", "heads: 3").replace("patch: 4", "patsch: 4"))
+    assert run(["check", str(micro), "--json"]) == 1
+    shown = json.loads(capsys.readouterr().out)
+    assert not shown["ok"]
+    for error in shown["errors"]:
+        assert {"file", "line", "column", "rule", "message", "hint"} <= set(error)
+    assert shown["errors"][0]["line"] == 4
+
+
+def test_check_goes_on_after_a_bad_file(micro, capsys):
+    assert run(["check", "no_such_spec", str(micro)]) == 1
+    shown = capsys.readouterr()
+    assert "fine" in shown.out and "no_such_spec" in shown.err
+
+
+def test_an_unmet_expectation_is_an_error_at_the_number(micro, capsys):
+    micro.write_text(MICRO + "expect: {params: 5, macs: 1M}\n")
+    assert run(["check", str(micro)]) == 1
+    shown = capsys.readouterr().err
+    assert f"{micro}:7:18: the spec expects params 5, but comes to" in shown
+    assert "expects macs 1_000_000" in shown
+
+
+def test_overrides_reach_every_command(micro, capsys):
+    assert run(["show", str(micro), "--set", "stages.0.depth=3", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["stages"][1]["blocks"] == 3
+    assert shown["params"] > 0 and shown["onnx_tool_flops"] > 0
+
+
+def test_show_says_what_lowering_changed(micro, capsys):
+    assert run(["show", str(micro), "--set", "stages.0.window=4"]) == 0
+    assert "no shift: one window covers the 4x4 map" in capsys.readouterr().out
+
+
+def test_show_prints_the_compiled_graph(micro, capsys):
+    assert run(["show", str(micro), "--graph"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("image: f32[B, 3, 16, 16]") and "return logits = head.fc" in shown
+
+
+@pytest.mark.parametrize("arguments", [["chekc"], ["check"], ["show", "--nope"], ["bench", "swin_t", "--batch", "x"]])
+def test_a_wrong_command_line_is_exit_1_with_a_way_out(arguments, capsys):
+    assert run(arguments) == 1
+    shown = capsys.readouterr()
+    assert "hint:" in shown.err and shown.out == "" and "Traceback" not in shown.err
+
+
+def test_a_bug_of_ours_is_exit_2_without_a_traceback(monkeypatch, micro, capsys):
+    monkeypatch.setattr("archdsl.cli.check.cost", lambda spec: 1 / 0)
+    monkeypatch.delenv("ARCHDSL_DEBUG", raising=False)
+    assert run(["check", str(micro)]) == 2
+    shown = capsys.readouterr().err
+    assert "ZeroDivisionError" in shown and "Traceback" not in shown
+
+
+def test_check_needs_no_torch_onnx_or_optuna():
+    code = (
+        "import sys; from archdsl.cli.main import run; assert run(['check', 'swin_b']) == 0;"
+        "assert run(['show', 'swin_b']) == 0; assert run(['schema']) == 0;"
+        "heavy = {'torch', 'onnx', 'onnx_ir', 'onnxruntime', 'optuna', 'networkx'} & set(sys.modules);"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_build_writes_a_folder_that_builds_again(micro, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert run(["build", str(micro), "-o", str(out), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert {path.name for path in out.iterdir()} == {"spec.yaml", "model.safetensors", "model.onnx", "build.json"}
+    assert json.loads((out / "build.json").read_text())["hash"] == facts["hash"]
+    again = tmp_path / "again"
+    weights = out / "model.safetensors"
+    assert run(["build", str(out / "spec.yaml"), "--weights", str(weights), "-o", str(again)]) == 0
+    assert (again / "model.safetensors").read_bytes() == weights.read_bytes()
+
+
+def test_build_does_not_touch_a_folder_of_somebody_else(micro, tmp_path, capsys):
+    out = tmp_path / "theirs"
+    out.mkdir()
+    (out / "thesis.tex").write_text("years of work")
+    assert run(["build", str(micro), "-o", str(out)]) == 1
+    assert "did not write" in capsys.readouterr().err
+    assert [path.name for path in out.iterdir()] == ["thesis.tex"]
+
+
+def test_build_does_not_write_through_a_link(micro, tmp_path, capsys):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    assert run(["build", str(micro), "-o", str(tmp_path / "link")]) == 1
+    assert "link" in capsys.readouterr().err
+    assert not list((tmp_path / "real").iterdir())
+
+
+def test_the_same_spec_and_seed_give_the_same_bytes(micro, tmp_path):
+    """P15: weights and ONNX files are the same in two processes with different hash seeds."""
+    for seed, name in (("1", "a"), ("2", "b")):
+        done = archdsl("build", micro, "-o", tmp_path / name, env={**os.environ, "PYTHONHASHSEED": seed})
+        assert done.returncode == 0, done.stderr
+    for name in ("model.onnx", "model.safetensors", "spec.yaml"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_a_plugin_adds_a_block_and_a_broken_one_is_an_error(micro, tmp_path):
+    plugin = tmp_path / "plug.py"
+    plugin.write_text(
+        "from archdsl.blocks import Block, register\n"
+        "@register('nothing')\n"
+        "class Nothing(Block):\n"
+        "    def lower(self, g, flow):\n"
+        "        return flow\n"
+    )
+    swin = "block: swin, depth: 2, heads: 2, window: 2, shift: true"
+    micro.write_text(MICRO.replace(swin, "block: nothing, depth: 1"))
+    assert archdsl("--plugin", plugin, "check", micro).returncode == 0
+    assert archdsl("check", micro).returncode == 1
+    plugin.write_text("1 / 0")
+    broken = archdsl("--plugin", plugin, "check", micro)
+    assert broken.returncode == 1 and "ZeroDivisionError" in broken.stderr and "Traceback" not in broken.stderr
+
+
+@pytest.mark.alone
+def test_bench_compares_side_by_side(micro, capsys):
+    assert run(["bench", str(micro), str(micro), "--on", "onnxruntime,torch,null", "--seconds", "0.2", "--json"]) == 0
+    results = json.loads(capsys.readouterr().out)["results"]
+    assert [row["target"]["runtime"] for row in results] == ["onnxruntime"] * 2 + ["torch"] * 2 + ["null"] * 2
+    for row in results:
+        assert row["ci_low_ms"] <= row["median_ms"] <= row["ci_high_ms"] and row["runs"] >= 1
+    assert results[0]["ratio"] == 1.0
+
+
+def test_doctor_names_every_runtime_and_what_brings_it(capsys):
+    assert run(["doctor", "--json"]) == 0
+    findings = {finding["subject"]: finding for finding in json.loads(capsys.readouterr().out)["findings"]}
+    assert findings["runtime onnxruntime"]["ready"]
+    assert not findings["runtime tensorrt"]["ready"]

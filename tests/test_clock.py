@@ -1,0 +1,125 @@
+"""The clock: how it warms up, when it stops, what it does with several callables."""
+
+from __future__ import annotations
+
+import gc
+import time
+
+import pytest
+
+from archdsl.latency.clock import FEWEST_RUNS, Pace, Readings, interleave, time_callable
+from archdsl.latency.machine import Watch, allowed_cores, busy_seconds, cpu_name, quietest_cores, waiting_seconds
+
+pytestmark = pytest.mark.alone
+
+QUICK = Pace(budget_s=0.05, min_runs=20, warmup_s=0.02)
+
+
+def spin(ms):
+    def call():
+        end = time.perf_counter() + ms * 1e-3
+        while time.perf_counter() < end:
+            pass
+
+    return call
+
+
+def test_the_clock_agrees_with_a_known_duration():
+    readings = time_callable(lambda: time.sleep(0.005), QUICK)
+    fastest = min(readings.wall_ms)
+    assert 5.0 <= fastest < 8.0  # a lower bound only a wrong unit breaks, an upper one that noise seldom reaches
+
+
+def test_sleeping_takes_no_processor_and_spinning_does():
+    asleep, awake = time_callable(lambda: time.sleep(0.002), QUICK), time_callable(spin(2), QUICK)
+    assert asleep.cpu_wall_ratio < 0.5 < awake.cpu_wall_ratio <= 1.2
+
+
+def test_there_are_at_least_the_fewest_runs_even_when_one_takes_longer_than_the_budget():
+    readings = time_callable(spin(15), Pace(budget_s=0.01, min_runs=20, warmup_s=0))
+    assert len(readings.wall_ms) == FEWEST_RUNS
+    assert readings.warmup == 1
+
+
+def test_runs_stop_at_the_limit():
+    assert len(time_callable(lambda: None, Pace(budget_s=5, max_runs=50)).wall_ms) == 50
+
+
+def test_the_budget_is_kept():
+    start = time.perf_counter()
+    time_callable(spin(1), Pace(budget_s=0.3, warmup_s=0.1))
+    assert 0.3 <= time.perf_counter() - start < 2.0
+
+
+def test_the_warm_up_goes_on_until_calls_are_steady():
+    calls = []
+
+    def call():
+        calls.append(1)
+        spin(max(0.5, 8 - 0.5 * len(calls)))()  # caches fill: each of the first fifteen calls is quicker
+
+    readings = time_callable(call, Pace(budget_s=0.05, warmup_s=5))
+    assert readings.warmup > 12
+    assert sorted(readings.wall_ms)[len(readings.wall_ms) // 2] < 3
+
+
+def test_several_callables_are_taken_in_turns():
+    order = []
+    pace = Pace(budget_s=0.01, min_runs=6, max_runs=6, warmup_s=0)
+    first, second = interleave([lambda: order.append("a"), lambda: order.append("b")], pace)
+    text = "".join(order)[2:]  # after one warm-up call each
+    assert text.startswith("aaaabbbbaaaabbbb")
+    assert first.rounds[:6] == (0, 0, 0, 1, 1, 1)
+    assert len(first.round_medians()) == len(second.round_medians())
+
+
+def test_slow_callables_take_one_run_a_turn():
+    order = []
+    pace = Pace(budget_s=0.01, min_runs=2, max_runs=2, warmup_s=0)
+    interleave([lambda: (order.append("a"), spin(25)()), lambda: (order.append("b"), spin(25)())], pace)
+    assert "".join(order)[2:] == "abab"
+
+
+def test_an_exception_comes_through_and_garbage_collection_goes_on():
+    def call():
+        raise ZeroDivisionError("no")
+
+    with pytest.raises(ZeroDivisionError, match="no"):
+        time_callable(call)
+    assert gc.isenabled()
+
+
+def test_readings_survive_json():
+    readings = time_callable(lambda: None, Pace(budget_s=0.01, max_runs=30))
+    assert Readings.from_json(readings.as_json()) == readings
+
+
+def test_nothing_to_time_gives_nothing():
+    assert interleave([]) == []
+
+
+@pytest.mark.parametrize("wrong", [{"budget_s": 0}, {"min_runs": 0}, {"warmup_s": -1}, {"max_runs": 3}], ids=str)
+def test_a_pace_that_makes_no_sense_is_refused(wrong):
+    with pytest.raises(ValueError, match="a pace needs"):
+        Pace(**wrong)
+
+
+def test_the_machine_has_a_name_and_cores():
+    assert cpu_name().endswith("cores")
+    cores = allowed_cores()
+    if cores is not None:
+        assert len(quietest_cores(cores, 1)) == 1
+        assert quietest_cores(cores, 999) == cores
+    assert quietest_cores(None, 1) is None
+
+
+@pytest.mark.skipif(busy_seconds() is None or waiting_seconds() is None, reason="the system does not tell")
+def test_our_own_work_is_not_blamed_on_neighbours():
+    watch = Watch(None)
+    spin(600)()
+    assert watch.usage().busy_neighbours < len(busy_seconds())  # own core is taken off
+
+
+def test_a_short_look_says_nothing_about_cores():
+    usage = Watch((0,)).usage()
+    assert (usage.others_on_ours, usage.busy_neighbours) == (None, None)

@@ -1,0 +1,278 @@
+"""The guarded journal: Optuna's own conformance suite, torn writes, failing disks; and opening storages by name."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.testing.pytest_storages import StorageTestCase
+from optuna.trial import TrialState
+
+from archdsl.errors import StudyError
+from archdsl.study import journal
+from archdsl.study.journal import GuardedJournal
+from archdsl.study.storage import forget_study, masked, open_storage
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+class TestConformance(StorageTestCase):
+    @pytest.fixture
+    def storage(self, tmp_path: Path) -> JournalStorage:
+        return JournalStorage(GuardedJournal(tmp_path / "study.journal"))
+
+
+def study_at(path: Path) -> optuna.Study:
+    storage = JournalStorage(GuardedJournal(path))
+    return optuna.create_study(
+        study_name="s", storage=storage, load_if_exists=True, directions=["maximize", "minimize"]
+    )
+
+
+def add_trial(study: optuna.Study, value: float) -> None:
+    trial = study.ask()
+    trial.suggest_int("x", 0, 9)
+    trial.set_user_attr("archdsl:hash", f"h{value}")
+    study.tell(trial, [value, -value])
+
+
+def finished(path: Path) -> list[float]:
+    trials = study_at(path).get_trials(states=(TrialState.COMPLETE,))
+    return [trial.values[0] for trial in trials]
+
+
+def test_a_file_cut_at_any_byte_of_the_last_three_records_opens_and_goes_on(tmp_path: Path) -> None:
+    whole = tmp_path / "whole.journal"
+    study = study_at(whole)
+    for value in range(3):
+        add_trial(study, value)
+    data = whole.read_bytes()
+    records = data.splitlines(keepends=True)
+    start = sum(map(len, records[:-3]))
+    kept_whole = [sum(map(len, records[:count])) for count in range(len(records) - 3, len(records) + 1)]
+    for cut in range(start, len(data) + 1):
+        path = tmp_path / f"{cut}.journal"
+        path.write_bytes(data[:cut])
+        backend = GuardedJournal(path)
+        kept = max(end for end in kept_whole if end <= cut)
+        assert path.read_bytes() == data[:kept]
+        torn = path.with_name(f"{path.name}.torn")
+        assert (torn.read_bytes() if torn.exists() else b"") == (data[kept:cut] + b"\n" if kept < cut else b"")
+        backend.append_logs([{"op_code": 0}])
+        assert len(list(GuardedJournal(path).read_logs(0))) == len(data[:kept].splitlines()) + 1
+        if cut % 16 == 0:
+            path.write_bytes(data[:cut])
+            add_trial(study_at(path), 100.0)
+            assert finished(path)[:2] == [0.0, 1.0]
+            assert finished(path)[-1] == 100.0
+
+
+def test_a_fragment_that_another_writer_leaves_is_cut_before_the_next_record(tmp_path: Path) -> None:
+    path = tmp_path / "study.journal"
+    study = study_at(path)
+    for value in range(20):
+        add_trial(study, value)
+        with open(path, "ab") as file:
+            file.write(b'{"op_code": 5, "worker'[: value + 1])
+    assert finished(path) == [float(value) for value in range(20)]
+    assert len(path.with_name("study.journal.torn").read_bytes().splitlines()) == 20
+
+
+@pytest.mark.parametrize("fault", ["ENOSPC", "EIO", "short then ENOSPC", "short"])
+def test_the_nth_write_fails_and_nothing_finished_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    """The n-th write of a run of trials fails, for every n; then the disk has room again."""
+    real = os.write
+    for failing in range(1, 10):  # create the study, then 4 records a trial
+        path = tmp_path / f"{fault}-{failing}.journal".replace(" ", "-")
+        calls = 0
+
+        def faulty(descriptor: int, data: Any, failing: int = failing) -> int:
+            nonlocal calls
+            calls += 1
+            if calls == failing and fault.startswith("short"):
+                return real(descriptor, bytes(data)[:7])
+            if calls == failing + 1 and fault == "short then ENOSPC":
+                raise OSError(errno.ENOSPC, "No space left on device")
+            if calls == failing and not fault.startswith("short"):
+                raise OSError(getattr(errno, fault), "injected")
+            return real(descriptor, data)
+
+        done: list[float] = []
+        monkeypatch.setattr(journal.os, "write", faulty)
+        try:
+            study = study_at(path)
+            for value in range(2):
+                add_trial(study, value)
+                done.append(float(value))
+            failed = False
+        except OSError:
+            failed = True
+        finally:
+            monkeypatch.setattr(journal.os, "write", real)
+        assert failed == (fault != "short")
+        assert path.read_bytes().endswith(b"\n") or not path.read_bytes(), "the failed record was taken back"
+        add_trial(study_at(path), 100.0)
+        assert finished(path) == [*done, 100.0]
+
+
+def test_a_full_disk_that_cannot_even_be_truncated_is_mended_by_the_next_writer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "study.journal"
+    study = study_at(path)
+    add_trial(study, 1.0)
+
+    def refuse(*arguments: Any) -> None:
+        raise OSError(errno.EIO, "injected")
+
+    monkeypatch.setattr(journal.os, "fsync", refuse)
+    monkeypatch.setattr(journal.os, "ftruncate", refuse)
+    with pytest.raises(OSError, match="injected"):
+        study.ask()
+    monkeypatch.undo()
+    add_trial(study_at(path), 2.0)
+    assert finished(path) == [1.0, 2.0]
+
+
+def test_the_lock_of_a_killed_process_is_taken_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "study.journal"
+    add_trial(study_at(path), 1.0)
+    code = (
+        "import os, sys; from archdsl.study.journal import JournalLock; from pathlib import Path;"
+        "JournalLock(Path(sys.argv[1])).acquire(); os.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(path)]).returncode == -9
+    assert path.with_name("study.journal.lock").is_symlink()
+    opened = threading.Thread(target=lambda: add_trial(study_at(path), 2.0))
+    opened.start()
+    opened.join(timeout=2.5)
+    assert not opened.is_alive()
+    assert finished(path) == [1.0, 2.0]
+
+
+def test_one_process_at_a_time_holds_the_lock(tmp_path: Path) -> None:
+    """Three processes count to 90 together, reading and writing the number in two steps."""
+    counter = tmp_path / "counter"
+    counter.write_text("0")
+    code = (
+        "import sys; from archdsl.study.journal import JournalLock; from pathlib import Path\n"
+        "counter, lock = Path(sys.argv[2]), JournalLock(Path(sys.argv[1]))\n"
+        "for _ in range(30):\n"
+        "    with lock.held(): counter.write_text(str(int(counter.read_text()) + 1))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "study.journal"), str(counter)]
+    running = [subprocess.Popen(command) for _ in range(3)]
+    assert [process.wait() for process in running] == [0] * 3
+    assert counter.read_text() == "90"
+
+
+def test_optunas_own_backend_reads_and_writes_the_same_file(tmp_path: Path) -> None:
+    path = tmp_path / "study.journal"
+    add_trial(study_at(path), 1.0)
+    plain = optuna.load_study(study_name="s", storage=JournalStorage(JournalFileBackend(str(path))))
+    add_trial(plain, 2.0)
+    add_trial(study_at(path), 3.0)
+    assert [trial.values[0] for trial in plain.get_trials()] == [1.0, 2.0, 3.0]
+
+
+def test_four_processes_append_to_one_journal(tmp_path: Path) -> None:
+    path = tmp_path / "study.journal"
+    study_at(path)
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[2]); from pathlib import Path\n"
+        "from test_storage import study_at, add_trial\n"
+        "study = study_at(Path(sys.argv[1]))\n"
+        "for value in range(8): add_trial(study, value)"
+    )
+    command = [sys.executable, "-c", code, str(path), str(Path(__file__).parent)]
+    running = [subprocess.Popen(command) for _ in range(4)]
+    assert [process.wait() for process in running] == [0] * 4
+    trials = study_at(path).get_trials()
+    assert sorted(trial.number for trial in trials) == list(range(32))
+    assert all(trial.state == TrialState.COMPLETE for trial in trials)
+
+
+def test_a_damaged_line_in_the_middle_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "study.journal"
+    add_trial(study_at(path), 1.0)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:2], b"garbage\n", *lines[2:]]))
+    with pytest.raises(StudyError, match=r"study\.journal:3:1: .*damaged"):
+        open_storage(path)
+
+
+@pytest.mark.parametrize("content", [b"hello", b"hello\n", b"\x00\x01", b"[1, 2]\n"])
+def test_a_file_that_is_no_journal_is_refused_and_left_alone(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_bytes(content)
+    with pytest.raises(StudyError, match="not an Optuna journal"):
+        open_storage(path)
+    assert path.read_bytes() == content
+
+
+def test_links_and_folders_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "real").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    with pytest.raises(StudyError, match="link"):
+        open_storage(tmp_path / "link")
+    with pytest.raises(StudyError, match="not a regular file"):
+        open_storage(tmp_path)
+
+
+def test_sqlite_opens_by_url_and_forgets_a_study(tmp_path: Path) -> None:
+    storage = open_storage(f"sqlite:///{tmp_path}/study.db")
+    optuna.create_study(study_name="s", storage=storage)
+    forget_study(storage, "s")
+    forget_study(storage, "s")
+    assert storage.get_all_studies() == []
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://me:s3cret@host/db", "postgresql://me:***@host/db"),
+        ("postgresql://me:s3@c/ret@host:5432/db", "postgresql://me:***@host:5432/db"),
+        ("mysql+pymysql://me:s3cret@host/db?ssl=1", "mysql+pymysql://me:***@host/db?ssl=1"),
+        ("postgresql://host/db?user=me&password=s3cret&x=1", "postgresql://host/db?user=me&password=***&x=1"),
+        ("postgresql://me@host/db", "postgresql://me@host/db"),
+        ("sqlite:///a.db", "sqlite:///a.db"),
+    ],
+)
+def test_passwords_are_masked(url: str, shown: str) -> None:
+    assert masked(url) == shown
+
+
+@pytest.mark.parametrize("url", ["nonsense://me:s3cret@host/db", "postgresql://me:s3cret@127.0.0.1:1/db", "://"])
+def test_a_storage_that_cannot_be_opened_is_an_error_without_the_password(url: str) -> None:
+    with pytest.raises(StudyError) as caught:
+        open_storage(url)
+    assert "s3cret" not in caught.value.text()
+    assert caught.value.problems[0].rule == "storage"
+
+
+def test_a_driver_that_repeats_the_password_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: Any, **more: Any) -> None:
+        raise RuntimeError("no login for me with password s3cret")
+
+    monkeypatch.setattr("archdsl.study.storage.RDBStorage", refuse)
+    with pytest.raises(StudyError, match=r"with password \*\*\*") as caught:
+        open_storage("postgresql://me:s3cret@host/db")
+    assert "s3cret" not in caught.value.text()
+
+
+def test_records_are_lines_of_json(tmp_path: Path) -> None:
+    path = tmp_path / "study.journal"
+    add_trial(study_at(path), 1.0)
+    assert all("op_code" in json.loads(line) for line in path.read_bytes().splitlines())

@@ -1,0 +1,243 @@
+"""What a timing says, what a target accepts, and how sure the intervals are."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from archdsl.errors import Place, SpecError
+from archdsl.latency import Artefact, Target, Timing
+from archdsl.latency.clock import Readings
+from archdsl.latency.intervals import median_interval, paired_ratio
+from archdsl.latency.machine import Usage
+from archdsl.latency.verdict import Conditions, contention_of, drift_of, judged, num_outliers
+
+
+def timing(**changes):
+    fields = {
+        "median_ms": 12.34,
+        "ci_low_ms": 12.15,
+        "ci_high_ms": 12.5,
+        "p5_ms": 11.9,
+        "p95_ms": 13.0,
+        "p99_ms": 14.2,
+        "runs": 100,
+        "warmup": 10,
+        "runtime": "onnxruntime",
+        "runtime_version": "1.31.1",
+        "device": "cpu",
+        "device_name": "a processor",
+        "precision": "fp32",
+        "batch": 1,
+        "threads": 1,
+        "environment": {"OMP_WAIT_POLICY": "passive"},
+        "cores": (1,),
+        "clock_state": "unlocked",
+        "cpu_wall_ratio": 0.99,
+        "load_average": 0.5,
+        "busy_neighbours": 0.1,
+        "contended": False,
+        "contention": None,
+        "drift": None,
+        "outliers": 2,
+        "graph_hash": "abc",
+        "date": "2026-01-02T03:04:05Z",
+    }
+    return Timing(**{**fields, **changes})
+
+
+QUIET = Usage(0.0, 0.0, 0.0)
+
+
+def readings(wall_ms, cpu_share=1.0, usage=QUIET):
+    wall_ms = tuple(float(ms) for ms in wall_ms)
+    return Readings(wall_ms, tuple(cpu_share * ms for ms in wall_ms), tuple(range(len(wall_ms))), 10, 0.5, usage)
+
+
+def test_a_timing_prints_its_uncertainty():
+    assert str(timing()) == "12.3 ms ± 0.2"
+    assert str(timing(ci_low_ms=12.333, ci_high_ms=12.344)) == "12.340 ms ± 0.007"
+
+
+def test_a_contended_timing_says_so_when_printed():
+    busy = timing(contended=True, contention="the worker got 50% of its core")
+    assert str(busy) == "12.3 ms ± 0.2 (contended)"
+    assert busy.notes == ("contended: the worker got 50% of its core",)
+
+
+def test_a_noisy_timing_says_so():
+    assert timing(ci_low_ms=12.0, ci_high_ms=14.56).notes == ("this machine was too noisy: ± 18%",)
+
+
+def test_a_timing_survives_json():
+    before = timing()
+    assert Timing.from_json(before.as_json()) == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"median_ms": float("nan")}, {"runs": 0}, {"ci_low_ms": 13.0}, {"p95_ms": 1.0}, {"batch": "1"}, {"colour": "red"}],
+    ids=str,
+)
+def test_a_timing_that_makes_no_sense_is_refused(change):
+    with pytest.raises(ValueError, match=r"Timing"):
+        Timing.from_json({**timing().as_json(), **change})
+
+
+def test_a_timing_cannot_be_changed():
+    with pytest.raises(ValueError, match="frozen"):
+        timing().median_ms = 1.0
+
+
+def test_an_interval_is_the_same_for_the_same_runs():
+    for seed in range(20):
+        runs = list(np.random.default_rng(seed).normal(10, 1, 300))
+        assert median_interval(runs) == median_interval(runs)
+
+
+def test_an_interval_of_equal_runs_has_no_width():
+    interval = median_interval([2.0] * 30)
+    assert (interval.low, interval.median, interval.high) == (2.0, 2.0, 2.0)
+
+
+@pytest.mark.parametrize("runs", [1, 2, 5, 7])
+def test_few_runs_still_have_an_interval_around_their_median(runs):
+    interval = median_interval([float(i) for i in range(runs)])
+    assert 0 <= interval.low <= interval.median <= interval.high
+
+
+def test_an_interval_holds_the_true_median_in_nineteen_of_twenty_cases():
+    random = np.random.default_rng(0)
+    held = 0
+    for _ in range(300):
+        interval = median_interval(list(np.exp(0.05 * random.standard_normal(40))))
+        held += interval.low <= 1.0 <= interval.high
+    assert held >= 0.93 * 300
+
+
+def test_equal_networks_are_told_apart_in_at_most_one_of_twenty_cases():
+    random = np.random.default_rng(0)
+    wrong = 0
+    for _ in range(300):
+        ours, theirs = np.exp(0.05 * random.standard_normal((2, 40)))
+        wrong += paired_ratio(list(ours), list(theirs)).verdict != "same"
+    assert wrong <= 0.05 * 300
+
+
+def test_a_ratio_ignores_noise_that_both_networks_share():
+    random = np.random.default_rng(0)
+    weather = 1 + random.random(40)  # the machine is up to twice as slow, for both alike
+    ratio = paired_ratio(list(1.1 * weather), list(weather))
+    assert ratio.verdict == "slower"
+    assert ratio.median == pytest.approx(1.1)
+
+
+def test_a_run_on_a_quiet_core_is_not_contended():
+    assert contention_of(readings([1.0] * 30, cpu_share=0.99), Target()) is None
+
+
+@pytest.mark.parametrize(
+    ("cpu_share", "usage", "words"),
+    [
+        (0.6, Usage(0.0, 0.0, 0.0), "got 60% of its core"),
+        (1.0, Usage(0.4, 0.0, 0.0), "waited for a core 40% of the time"),
+        (1.0, Usage(0.0, 0.5, 1.0), "others used 50% of its cores"),
+    ],
+)
+def test_every_sign_of_contention_is_told(cpu_share, usage, words):
+    assert words in contention_of(readings([1.0] * 30, cpu_share, usage), Target())
+
+
+def test_a_computed_latency_is_never_contended():
+    assert contention_of(readings([1.0], 0.1, Usage(None, None, None)), Target("null")) is None
+
+
+def test_drift_is_told_and_a_steady_run_has_none():
+    random = np.random.default_rng(0)
+    steady = 10 + 0.1 * random.standard_normal(200)
+    assert drift_of(tuple(steady)) is None
+    assert drift_of(tuple(steady + np.linspace(0, 2, 200))).startswith("slower by 1")
+
+
+def test_outliers_are_counted():
+    assert num_outliers((*[10.0, 10.1, 9.9] * 10, 50.0, 60.0)) == 2
+
+
+def test_a_judged_timing_carries_its_conditions():
+    conditions = Conditions("1", {"OMP_NUM_THREADS": "1"}, (1,))
+    found = judged(readings([1.0, 1.1, 0.9] * 10), Target("null", batch=4), "abc", conditions)
+    assert (found.median_ms, found.batch, found.runtime, found.cores) == (1.0, 4, "null", (1,))
+    assert found.environment == {"OMP_NUM_THREADS": "1"}
+    assert found.date.endswith("Z")
+
+
+@pytest.mark.parametrize("value", ["onnxruntime", {"runtime": "onnxruntime"}, {}, Target()], ids=str)
+def test_a_target_is_a_name_or_a_mapping(value):
+    assert Target.parse(value) == Target(runtime="onnxruntime", device="cpu", precision="fp32", batch=1, threads=1)
+
+
+def test_a_misspelt_runtime_is_answered_with_the_right_one():
+    with pytest.raises(SpecError, match="onnxrutime") as caught:
+        Target.parse("onnxrutime")
+    assert caught.value.problems[0].hint == "did you mean `onnxruntime`?"
+    assert str(caught.value).startswith("target:1:1: ")
+
+
+def test_all_problems_of_a_target_are_told_at_once_and_in_their_places():
+    def locate(field):
+        return Place("space.yaml", line=10 + len(field))
+
+    with pytest.raises(SpecError, match=r"space\.yaml") as caught:
+        Target.parse({"runtime": "onnxruntime", "batch": 0, "threads": True, "precison": "fp16"}, locate)
+    assert [problem.rule for problem in caught.value.problems] == ["unknown-key", "out-of-range", "wrong-type"]
+    assert caught.value.problems[1].place.line == 15
+    assert caught.value.problems[0].hint == "did you mean `precision`?"
+
+
+@pytest.mark.parametrize(
+    ("value", "rule"),
+    [
+        (3, "wrong-type"),
+        ({"runtime": 3}, "unknown-name"),
+        ({"runtime": ["torch"]}, "unknown-name"),
+        ({"precision": "int3"}, "unknown-name"),
+        ({"device": "toaster"}, "unknown-name"),
+        ({"batch": 2**40}, "out-of-range"),
+        ({"batch": 1.5}, "wrong-type"),
+        ({3: 4}, "unknown-key"),
+    ],
+    ids=str,
+)
+def test_a_wrong_target_is_an_error_of_the_user(value, rule):
+    with pytest.raises(SpecError, match="target:1:1") as caught:
+        Target.parse(value)
+    assert caught.value.problems[0].rule == rule
+    assert caught.value.exit_code == 1
+
+
+def test_a_fingerprint_tells_targets_apart():
+    targets = [
+        Target(),
+        Target(batch=8),
+        Target(threads=2),
+        Target("torch"),
+        Target("null"),
+        Target("null", precision="fp16"),
+    ]
+    assert len({target.fingerprint() for target in targets}) == len(targets)
+    assert Target().fingerprint() == Target().fingerprint()
+
+
+def test_an_artefact_survives_json(tmp_path):
+    artefact = Artefact("onnx", "abc", (3, 32, 32), path=tmp_path / "m.onnx", macs=5, num_outputs=10)
+    assert Artefact.from_json(artefact.as_json()) == artefact
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"kind": "onnx"}, {"kind": "spec"}, {"kind": "null", "graph_hash": ""}, {"kind": "null", "input_shape": (3, 0)}],
+    ids=str,
+)
+def test_an_artefact_with_a_hole_is_refused(fields):
+    with pytest.raises(ValueError, match=r"needs|sizes"):
+        Artefact(**{"graph_hash": "abc", "input_shape": (3,), **fields})
