@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from archdsl.compiler import build, compile, cost, export_onnx, identity
+    from archdsl.latency.measurement import measure
+    from archdsl.report.search_run import search
     from archdsl.spec.load import load
+    from archdsl.training.loop import train
     from archdsl.weights.importing import import_weights
 
 __version__ = "0.1.0"
@@ -24,9 +27,24 @@ _HOME = {
     "identity": "archdsl.compiler",
     "export_onnx": "archdsl.compiler",
     "import_weights": "archdsl.weights.importing",
+    "measure": "archdsl.latency.measurement",
+    "train": "archdsl.training.loop",
+    "search": "archdsl.report.search_run",
 }
 
-__all__ = ["__version__", "build", "compile", "cost", "export_onnx", "identity", "import_weights", "load"]
+__all__ = [
+    "__version__",
+    "build",
+    "compile",
+    "cost",
+    "export_onnx",
+    "identity",
+    "import_weights",
+    "load",
+    "measure",
+    "search",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -10,7 +10,6 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 
-from archdsl.backends.initial import tensor_names
 from archdsl.backends.onnx_model import emit, serialize
 from archdsl.ir.graph import Graph
 
@@ -22,7 +21,7 @@ def random_weights(g: Graph, seed: int = 0) -> dict[str, np.ndarray]:
     """Every tensor random, position tables, norms and running statistics too; variances positive."""
     draw = np.random.default_rng(seed)
     weights = {}
-    for name, tensor in tensor_names(g).items():
+    for name, tensor in g.tensors().items():
         x = draw.standard_normal(tensor.shape, dtype=np.float32)
         last = name.rpartition(".")[2]
         if last == "running_var":

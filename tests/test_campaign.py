@@ -24,6 +24,7 @@ from archdsl.study.events import Began, Event, StepBegan, TrialBegan, TrialEnded
 from archdsl.study.measured import MeasuredLatency
 from archdsl.study.objectives import OBJECTIVES, BadValues, checked, chosen
 from archdsl.study.owner import is_gone, owner
+from archdsl.study.parameters import suggest, value_of
 from archdsl.study.record import Record
 from archdsl.study.samplers import SAMPLERS, settled
 
@@ -268,6 +269,22 @@ def test_every_objective_says_which_way_is_better() -> None:
     }
 
 
+def test_a_knob_is_a_range_of_numbers_or_a_category() -> None:
+    knobs = {knob.name: knob for knob in fake_space().knobs}
+    assert [value_of(knobs["stages.0.depth"], index) for index in range(3)] == [1, 2, 3]
+    assert [value_of(knobs["stages.0.window"], index) for index in range(3)] == ["2", "4", "8"]
+    assert value_of(knobs["defaults"], 1) == "{norm: batch, act: relu}"
+
+
+def test_long_labels_are_cut_and_stay_apart() -> None:
+    start = "https://example.org/" + "x" * 60
+    space = fake_space(SPACE.replace("stages.0.window: [2, 4, 8]", f"source: [{start}a, {start}b]"))
+    knob = next(knob for knob in space.knobs if knob.name == "source")
+    values = [str(value_of(knob, index)) for index in range(2)]
+    assert values[0] != values[1]
+    assert max(map(len, values)) < 70
+
+
 def test_auto_chooses_a_sampler_and_says_why() -> None:
     assert settled("auto", 12)[0] == "tpe"
     assert settled("auto", 50_000) == ("nsga2", settled("auto", 50_000)[1])
@@ -316,6 +333,30 @@ def test_a_study_cut_ten_times_is_the_uninterrupted_one(tmp_path: Path, sampler:
     whole = fake_campaign(tmp_path, trials=20, sampler=sampler).run().records
     cut = run_with_cuts(tmp_path / "cut", sampler, {1, 3, 4, 8, 9, 12, 15, 20, 24, 28}, 20)
     assert told(cut) == told(whole)
+
+
+@pytest.mark.parametrize("sampler", list(SAMPLERS))
+def test_a_study_cut_in_the_middle_of_a_proposal_is_the_uninterrupted_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sampler: str
+) -> None:
+    (tmp_path / "cut").mkdir()
+    whole = fake_campaign(tmp_path, trials=14, sampler=sampler).run().records
+    asked = 0
+
+    def suggested(*arguments: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        if asked in (8, 17, 31, 48, 60, 77):
+            raise Stop
+        return suggest(*arguments)
+
+    monkeypatch.setattr("archdsl.study.campaign.suggest", suggested)
+    for _ in range(6):
+        campaign = fake_campaign(tmp_path / "cut", trials=14, sampler=sampler)
+        with pytest.raises(Stop):
+            campaign.run()
+        forget_owner(campaign)
+    assert told(fake_campaign(tmp_path / "cut", trials=14, sampler=sampler).run().records) == told(whole)
 
 
 def test_a_study_that_is_given_more_trials_is_the_longer_one(tmp_path: Path) -> None:

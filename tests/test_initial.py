@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from archdsl.backends.initial import check_weights, initial_tensor, initial_weights, tensor_names
+from archdsl.backends.initial import check_weights, initial_tensor, initial_weights
 from archdsl.errors import WeightsError
 from archdsl.ir.graph import Graph
 from archdsl.ir.op import ONES, ZEROS, Init, ParamSpec
@@ -28,7 +28,7 @@ def net(*paths: str) -> Graph:
 def test_every_tensor_of_the_graph_gets_its_shape_and_float32():
     g = net("fc1")
     weights = initial_weights(g)
-    assert {name: w.shape for name, w in weights.items()} == {name: t.shape for name, t in tensor_names(g).items()}
+    assert {name: w.shape for name, w in weights.items()} == {name: t.shape for name, t in g.tensors().items()}
     assert list(weights) == [
         "fc1.weight", "fc1.bias", "norm.weight", "norm.bias", "norm.running_mean", "norm.running_var", "gamma",
     ]  # fmt: skip

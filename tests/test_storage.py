@@ -163,19 +163,20 @@ def test_the_lock_of_a_killed_process_is_taken_at_once(tmp_path: Path) -> None:
 
 
 def test_one_process_at_a_time_holds_the_lock(tmp_path: Path) -> None:
-    """Three processes count to 90 together, reading and writing the number in two steps."""
+    """Three processes count to 600 together, reading and writing the number in two steps."""
     counter = tmp_path / "counter"
     counter.write_text("0")
     code = (
-        "import sys; from archdsl.study.journal import JournalLock; from pathlib import Path\n"
+        "import sys, time; from archdsl.study.journal import JournalLock; from pathlib import Path\n"
         "counter, lock = Path(sys.argv[2]), JournalLock(Path(sys.argv[1]))\n"
-        "for _ in range(30):\n"
-        "    with lock.held(): counter.write_text(str(int(counter.read_text()) + 1))"
+        "for _ in range(200):\n"
+        "    with lock.held():\n"
+        "        number = int(counter.read_text()); time.sleep(0.0005); counter.write_text(str(number + 1))"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "study.journal"), str(counter)]
     running = [subprocess.Popen(command) for _ in range(3)]
     assert [process.wait() for process in running] == [0] * 3
-    assert counter.read_text() == "90"
+    assert counter.read_text() == "600"
 
 
 def test_optunas_own_backend_reads_and_writes_the_same_file(tmp_path: Path) -> None:

@@ -26,31 +26,9 @@ QUANTILES = 1 << 16
 fast as the ziggurat, the same on every machine, and ends by itself at 4.3 standard deviations."""
 
 
-def tensor_names(graph: Graph) -> dict[str, ParamSpec]:
-    """Every parameter and buffer of the live nodes by its full name (`stages.0.blocks.0.mlp.fc1.weight`).
-
-    Errors: WeightsError when two nodes claim one name.
-    """
-    names: dict[str, ParamSpec] = {}
-    for node in graph.live():
-        for key, tensor in node.op.tensors().items():
-            name = tensor_name(node.path, key)
-            if name in names:
-                raise WeightsError(
-                    Problem(at_argument("--weights", name), "duplicate-key", f"two nodes have a tensor called {name!r}")
-                )
-            names[name] = tensor
-    return names
-
-
-def tensor_name(path: str, key: str) -> str:
-    """The full name of the tensor `key` of the node at `path`; the key "" is the path itself."""
-    return f"{path}.{key}" if key else path
-
-
 def initial_weights(graph: Graph, seed: int = 0) -> dict[str, Array]:
-    """A float32 array for each of `tensor_names(graph)`, drawn as its `Init` says."""
-    return {name: initial_tensor(tensor, name, seed) for name, tensor in tensor_names(graph).items()}
+    """A float32 array for each of `graph.tensors()`, drawn as its `Init` says."""
+    return {name: initial_tensor(tensor, name, seed) for name, tensor in graph.tensors().items()}
 
 
 def initial_tensor(tensor: ParamSpec, name: str, seed: int = 0) -> Array:
@@ -79,7 +57,7 @@ def check_weights(graph: Graph, weights: Mapping[str, Any]) -> None:
     Batch norm's step counters (`num_batches_tracked`) may be there or not.
     """
     problems = []
-    needed = tensor_names(graph)
+    needed = graph.tensors()
     for name in weights:
         if name not in needed and not name.endswith(".num_batches_tracked"):
             close = get_close_matches(name, needed, n=1)

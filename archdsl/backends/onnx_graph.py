@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import onnx_ir as ir
 
-from archdsl.backends.initial import Array, tensor_name
+from archdsl.backends.initial import Array
 from archdsl.backends.splits import Splits
 from archdsl.ir.graph import Node
 from archdsl.ir.types import DType, TensorType
@@ -81,15 +81,15 @@ class Emission:
 
     def weight(self, key: str = "") -> Array:
         """The numbers of the node's tensor `key`."""
-        return np.asarray(self.weights[tensor_name(self.node.path, key)])
+        return np.asarray(self.weights[self.node.tensor_name(key)])
 
     def parameter(self, key: str = "") -> ir.Value:
         """The node's tensor `key` as an initializer of that name."""
-        return self._parameter(tensor_name(self.node.path, key), self.weight(key))
+        return self._parameter(self.node.tensor_name(key), self.weight(key))
 
     def transposed(self, key: str) -> ir.Value:
         """The node's matrix `key` as an initializer, transposed (a view until it is written) and named so."""
-        return self._parameter(f"{tensor_name(self.node.path, key)}.T", self.weight(key).T)
+        return self._parameter(f"{self.node.tensor_name(key)}.T", self.weight(key).T)
 
     def reshape(self, x: Operand, *shape: int) -> ir.Value:
         """`x` in another shape, given without the batch axis."""

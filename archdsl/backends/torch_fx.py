@@ -67,8 +67,10 @@ def emit(
     module = fx.GraphModule(build.root, build.code, class_name=graph.name)
     if weights is not None:
         check_weights(graph, weights)
-    state = initial_weights(graph, seed) if weights is None else weights
-    module.load_state_dict({name: torch.as_tensor(value) for name, value in state.items()}, strict=True)
+        state = {name: torch.as_tensor(value).detach().clone() for name, value in weights.items()}
+    else:
+        state = {name: torch.from_numpy(value) for name, value in initial_weights(graph, seed).items()}
+    module.load_state_dict(state, strict=True, assign=True)  # the large modules were made without memory of their own
     return module
 
 
@@ -97,7 +99,7 @@ class _Build:
     def parameter(self, node: Node) -> fx.Node:
         """Read the one parameter of the node, which is named by the node's path itself."""
         owner, name = self._owner(node.path)
-        owner.register_parameter(name, nn.Parameter(torch.empty(node.op.tensors()[""].shape)))
+        owner.register_parameter(name, nn.Parameter(torch.empty(node.op.tensors()[""].shape, device="meta")))
         return self.code.get_attr(node.path)
 
     def constant(self, key: object, name: str, make: Callable[[], torch.Tensor]) -> fx.Node:
@@ -130,13 +132,13 @@ def _input(b: _Build, node: Node, args: list[fx.Node]) -> fx.Node:
 
 def _linear(b: _Build, node: Node, args: list[fx.Node]) -> fx.Node:
     op = _of(node, Linear)
-    return b.module(node, nn.Linear(op.d_in, op.d_out, bias=op.bias), *args)
+    return b.module(node, nn.Linear(op.d_in, op.d_out, bias=op.bias, device="meta"), *args)
 
 
 def _conv(b: _Build, node: Node, args: list[fx.Node]) -> fx.Node:
     op = _of(node, Conv2d)
-    conv = nn.Conv2d(op.c_in, op.c_out, op.kernel, op.stride, op.padding, groups=op.groups, bias=op.bias)
-    return b.module(node, conv, *args)
+    sides = (op.c_in, op.c_out, op.kernel, op.stride, op.padding)
+    return b.module(node, nn.Conv2d(*sides, groups=op.groups, bias=op.bias, device="meta"), *args)
 
 
 def _layer_norm(b: _Build, node: Node, args: list[fx.Node]) -> fx.Node:

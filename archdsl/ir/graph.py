@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from archdsl.errors import Place, Problem, RuleBroken, ShapeError
-from archdsl.ir.op import Cost, Op
+from archdsl.ir.op import Cost, Op, ParamSpec
 from archdsl.ir.types import TensorType
 
 if TYPE_CHECKING:
@@ -35,6 +35,14 @@ class Node:
 
     def cost(self) -> Cost:
         return self.op.cost([x.type for x in self.inputs], self.type)
+
+    def tensor_name(self, key: str) -> str:
+        """The full name of the op's tensor `key`: `path.key`, or the path itself for the key ""."""
+        return f"{self.path}.{key}" if key else self.path
+
+    def tensors(self) -> dict[str, ParamSpec]:
+        """The op's parameters and buffers by full name (`stages.0.blocks.0.mlp.fc1.weight`)."""
+        return {self.tensor_name(key): tensor for key, tensor in self.op.tensors().items()}
 
     def __repr__(self) -> str:
         return f"%{self.path}: {self.type}"
@@ -124,6 +132,10 @@ class Graph:
     def cost(self) -> Cost:
         """The sum of all live nodes' costs, for one image."""
         return self._once("cost", lambda: total_cost(self.live()))
+
+    def tensors(self) -> dict[str, ParamSpec]:
+        """Every parameter and buffer of the live nodes by full name, in the order of the nodes."""
+        return {name: tensor for node in self.live() for name, tensor in node.tensors().items()}
 
     def hash(self, *, training: bool = True) -> str:
         """The network's identity: equal for graphs that compute the same function by the same ops.

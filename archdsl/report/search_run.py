@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from archdsl.compiler import identity
-from archdsl.errors import ArchError, Problem, SpecError, StudyError, at_argument
+from archdsl.errors import Problem, SpecError, StudyError, at_argument
 from archdsl.latency import CacheWarning, Target, TimingCache, close_workers
 from archdsl.report.front_rows import FrontRow, front_rows
 from archdsl.report.live import Progress
@@ -227,6 +227,3 @@ def _num_distinct(space: Space) -> int | None:
     if space.num_total > MOST_COUNTED:
         return None
     return count(space, identity, limit=MOST_COUNTED).distinct.value
-
-
-__all__ = ["QUICKSTART", "ArchError", "SearchResult", "search"]

@@ -11,12 +11,10 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from math import isfinite
 from typing import Any, Protocol
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
@@ -28,6 +26,7 @@ from archdsl.study.events import Began, Ended, Listener, StepBegan, StopReason, 
 from archdsl.study.interrupts import Interrupted, Interrupts
 from archdsl.study.objectives import BadValues, checked
 from archdsl.study.owner import is_gone, owner
+from archdsl.study.parameters import suggest, value_of
 from archdsl.study.plan import Plan, refuse_other
 from archdsl.study.record import PREFIX, Record, read_record
 from archdsl.study.samplers import Keyed
@@ -88,7 +87,6 @@ class Campaign:
         self.space, self.plan, self.assessor, self.listen = space, plan, assessor, listen
         self.num_distinct = num_distinct
         self._place = place or Place("study")
-        self._distributions = {knob.name: distribution(knob) for knob in space.knobs}
         self._interrupts = Interrupts()
         self._read: dict[int, Record] = {}
         self._study = self._opened(storage)
@@ -285,13 +283,13 @@ class Campaign:
         pending = [knob for knob in self.space.knobs if knob.parent is None]
         while pending:
             knob = pending.pop(0)
-            picks[knob.name] = _index(knob, _suggested(trial, knob.name, self._distributions[knob.name]))
+            picks[knob.name] = suggest(trial, knob)
             pending += knob.choices[picks[knob.name]].knobs
         return picks
 
     def _parameters(self, picks: Mapping[str, int]) -> dict[str, Any]:
         """Optuna's parameters for picks: the reverse of `_picks`."""
-        return {knob.name: _value(knob, picks[knob.name]) for knob in self.space.active(picks)}
+        return {knob.name: value_of(knob, picks[knob.name]) for knob in self.space.active(picks)}
 
     # --- when to stop ---------------------------------------------------------------------------------------------
 
@@ -324,42 +322,6 @@ class Campaign:
             message = f"the first {len(paid)} networks all failed alike: {paid[-1].reason}"
             hint = "mend that and start again with --fresh"
             raise StudyError(Problem(self._place, str(paid[-1].rule), message, hint))
-
-
-def distribution(knob: Knob) -> BaseDistribution:
-    """A knob as Optuna sees it: a range of whole numbers where the options are one, else categories by their labels."""
-    numbers = _numbers(knob)
-    if numbers is not None:
-        return IntDistribution(numbers[0], numbers[-1], step=numbers[1] - numbers[0])
-    return CategoricalDistribution([_value(knob, index) for index in range(len(knob.choices))])
-
-
-def _suggested(trial: Trial, name: str, distribution: BaseDistribution) -> Any:
-    if isinstance(distribution, IntDistribution):
-        return trial.suggest_int(name, distribution.low, distribution.high, step=distribution.step)
-    assert isinstance(distribution, CategoricalDistribution)
-    return trial.suggest_categorical(name, distribution.choices)
-
-
-def _numbers(knob: Knob) -> list[int] | None:
-    """The options as evenly spaced rising whole numbers, three or more; None when they are not."""
-    numbers = [option.node.value for option in knob.choices]
-    if len(numbers) < 3 or not all(type(number) is int for number in numbers):
-        return None
-    steps = {after - before for before, after in pairwise(numbers)}
-    return numbers if len(steps) == 1 and steps.pop() > 0 else None
-
-
-def _value(knob: Knob, index: int) -> str | int:
-    numbers = _numbers(knob)
-    if numbers is not None:
-        return numbers[index]
-    labels = [label[:60] for label in knob.options]
-    return labels[index] if labels.count(labels[index]) == 1 else f"{index}: {labels[index]}"
-
-
-def _index(knob: Knob, given: Any) -> int:
-    return [_value(knob, index) for index in range(len(knob.choices))].index(given)
 
 
 def _num_cheap_at_the_end(records: tuple[Record, ...]) -> int:

@@ -91,7 +91,7 @@ def _distinct(records: Iterable[Record]) -> list[Record]:
     """Complete records, the first of each network."""
     found: dict[str, Record] = {}
     for record in records:
-        if record.state == "complete" and record.values is not None and record.duplicate_of is None:
+        if record.state == "complete" and record.values is not None:
             found.setdefault(record.hash or str(record.number), record)
     return list(found.values())
 

@@ -37,23 +37,13 @@ def import_weights(
     if source not in SOURCES:
         hint = did_you_mean(source, SOURCES) or f"Available: {', '.join(SOURCES)}."
         raise WeightsError(_problem(source, "unknown-name", f"there is no source of weights called {source!r}", hint))
-    needed = _needed(spec if isinstance(spec, Spec) else load(spec))
+    needed = lower(spec if isinstance(spec, Spec) else load(spec)).tensors()
     fitting = _Fitting(needed, SOURCES[source])
     fitting.take(state_dict)
     fitting.join()
     if fitting.problems():
         raise WeightsError(_with_other_source(fitting, state_dict, source))
     return {name: fitting.given[name][1] for name in needed}
-
-
-def _needed(spec: Spec) -> dict[str, ParamSpec]:
-    """Every tensor of the spec's network by its full name."""
-    nodes = lower(spec).live()
-    return {
-        f"{node.path}.{key}" if key else node.path: tensor
-        for node in nodes
-        for key, tensor in node.op.tensors().items()
-    }
 
 
 class _Fitting:
