@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+import archdsl
 from archdsl.cli.main import COMMANDS, run
+from archdsl.spec import loads, loads_space
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -64,3 +66,15 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
     code = next(block for block in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL))
     exec(compile(code, "README.md", "exec"), {})
     assert Path("swin_free_b_dr14.onnx").is_file()
+
+
+def test_the_language_page_is_right():
+    """Its spec comes to what it expects, and its space loads."""
+    text = (Path(__file__).parents[1] / "docs" / "language.md").read_text()
+    spec, space = (loads(block) if "stages:" in block else loads_space(block) for block in yaml_blocks(text))
+    assert (archdsl.cost(spec).params, archdsl.cost(spec).macs) == (spec.expect.params, spec.expect.macs)
+    assert space.num_total == 2**4 * 2 * 5 * 2
+
+
+def yaml_blocks(text: str) -> list[str]:
+    return re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
