@@ -8,6 +8,7 @@ archdsl knows a part by name.
 from __future__ import annotations
 
 import os
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.metadata import entry_points
@@ -48,8 +49,9 @@ class Stem(Part):
 
     kind = "stem"
 
+    @abstractmethod
     def lower(self, g: Scope, flow: Flow) -> Flow:
-        raise NotImplementedError
+        """Write the nodes of this part into `g` and return what flows on."""
 
 
 class Block(Part):
@@ -57,8 +59,9 @@ class Block(Part):
 
     kind = "block"
 
+    @abstractmethod
     def lower(self, g: Scope, flow: Flow) -> Flow:
-        raise NotImplementedError
+        """Write the nodes of this part into `g` and return what flows on."""
 
 
 class Downsample(Part):
@@ -66,8 +69,9 @@ class Downsample(Part):
 
     kind = "downsample"
 
+    @abstractmethod
     def lower(self, g: Scope, flow: Flow, dim: int) -> Flow:
-        raise NotImplementedError
+        """Write the nodes of this part into `g` and return what flows on."""
 
 
 class Head(Part):
@@ -75,8 +79,9 @@ class Head(Part):
 
     kind = "head"
 
+    @abstractmethod
     def lower(self, g: Scope, flow: Flow) -> Flow:
-        raise NotImplementedError
+        """Write the nodes of this part into `g` and return what flows on."""
 
 
 P = TypeVar("P", bound=type[Part])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
@@ -60,7 +61,7 @@ OrderRule = Literal["elementwise", "tokenwise", "any", "fixed"]
 
 
 @dataclass(frozen=True)
-class Op:
+class Op(ABC):
     """One primitive. Its fields say everything about it; two ops with equal fields compute the same function.
 
     `order_rule` says how it meets the order of its input:
@@ -73,9 +74,9 @@ class Op:
     order_rule: ClassVar[OrderRule] = "fixed"
     train_only: ClassVar[bool] = False
 
+    @abstractmethod
     def infer(self, *inputs: TensorType) -> TensorType:
         """The type of the result. Raises RuleBroken when the inputs do not fit."""
-        raise NotImplementedError(type(self).__name__)
 
     def tensors(self) -> Mapping[str, ParamSpec]:
         """Parameters and buffers by name below the node's path; the name "" is the path itself."""
