@@ -111,10 +111,8 @@ def _write(out: Path, spec: Spec, module: Any, emit: set[str], facts: dict[str, 
 
 
 def _print(facts: dict[str, Any], out: Path | None) -> None:
-    shape = "x".join(map(str, facts["input"])), "x".join(map(str, facts["output"]))
-    click.echo(
-        f"{facts['name']}: {human(facts['params'])} parameters, {human(facts['macs'])} MACs, {' -> '.join(shape)}"
-    )
+    shapes = " -> ".join(f"[{', '.join(map(str, facts[end]))}]" for end in ("input", "output"))
+    click.echo(f"{facts['name']}: {human(facts['params'])} parameters, {human(facts['macs'])} MACs, {shapes}")
     click.echo(f"weights: {facts['weights']}; one image ran, output finite")
     if out is not None:
         click.echo(f"wrote {', '.join(facts['files'])} to {out}")
