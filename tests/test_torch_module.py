@@ -111,6 +111,22 @@ def test_settling_reorders_changes_no_logit(spec: Spec):
     assert largest(got - want) <= 1e-5 * largest(want)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_weights_of_another_precision_become_those_of_the_graph(dtype: torch.dtype):
+    state = {name: x.to(dtype) for name, x in archdsl.build("micro_swin_free_br").state_dict().items()}
+    module = archdsl.build("micro_swin_free_br", state).eval()
+    assert all(p.dtype == torch.float32 for p in module.parameters())
+    assert module(images(2, 32)).dtype == torch.float32
+
+
+def test_a_module_keeps_a_copy_of_the_weights_it_was_given():
+    state = archdsl.build("micro_swin").state_dict()
+    module = archdsl.build("micro_swin", state)
+    with torch.no_grad():
+        module.get_parameter("head.fc.weight").zero_()
+    assert largest(state["head.fc.weight"]) > 0
+
+
 @pytest.mark.parametrize("name", ["swin_t", "swin_free_t_br", "convnext_swin_t", "vit_ti_16"])
 def test_a_module_exports_with_a_free_batch(name: str):
     module, x = built(micro(name)), images(3, 64)

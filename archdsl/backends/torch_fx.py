@@ -67,11 +67,17 @@ def emit(
     module = fx.GraphModule(build.root, build.code, class_name=graph.name)
     if weights is not None:
         check_weights(graph, weights)
-        state = {name: torch.as_tensor(value).detach().clone() for name, value in weights.items()}
+        state = {name: _own_copy(torch.as_tensor(value)) for name, value in weights.items()}
     else:
         state = {name: torch.from_numpy(value) for name, value in initial_weights(graph, seed).items()}
     module.load_state_dict(state, strict=True, assign=True)  # the large modules were made without memory of their own
     return module
+
+
+def _own_copy(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy for the module to keep: on the CPU, in fp32 like the graph (counters stay whole numbers)."""
+    dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
+    return tensor.detach().to("cpu", dtype, copy=True)
 
 
 @dataclass
