@@ -13,7 +13,7 @@ from typing import IO
 from archdsl.errors import ArchError, Problem, at_argument
 
 
-def write_file(path: str | os.PathLike[str], data: str | bytes) -> Path:
+def write_file(path: str | os.PathLike[str], data: str | bytes | memoryview) -> Path:
     """Write `data` to `path`, whole or not at all. Errors: ArchError when the file system refuses."""
     raw = data.encode() if isinstance(data, str) else data
     return write_with(path, lambda file: file.write(raw))
@@ -37,7 +37,7 @@ def write_with(
         if named:
             target = target.with_name(named())
         os.replace(new, target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     except OSError as error:
         message = f"{target} cannot be written: {error.strerror or error}"
         hint = "choose another folder, or make room"
@@ -48,7 +48,7 @@ def write_with(
     return target
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make a renamed file stay renamed after a power loss."""
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -85,3 +85,12 @@ def claim_folder(path: str | os.PathLike[str], marker: str) -> Path:
 def as_json(data: object) -> str:
     """Readable JSON text, the same for equal data."""
     return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def cache_folder() -> Path:
+    """Where what can be made again is kept: $ARCHDSL_CACHE_DIR, else $XDG_CACHE_HOME/archdsl, else ~/.cache/archdsl."""
+    own = os.environ.get("ARCHDSL_CACHE_DIR")
+    if own:
+        return Path(own)
+    shared = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(shared) if os.path.isabs(shared) else Path.home() / ".cache") / "archdsl"

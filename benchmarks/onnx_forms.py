@@ -1,6 +1,8 @@
 """Which ONNX form of an op is fastest on ONNX Runtime's CPU provider. The emitters use what wins here.
 
-    python benchmarks/onnx_forms.py [--seconds 1] [--only reorder|padding|qkv|linear|class|batch]
+    python benchmarks/onnx_forms.py [--seconds 1] [--only reorder|padding|linear|class|batch]
+
+Attention, and what else shows only in a whole network, is in `onnx_network_forms.py`.
 
 Each form is a model of its own with one float input; all forms of a question must give the same numbers. One thread,
 batch 1 and 8, median of paired ratios to the first form, which is the one in use.
@@ -179,59 +181,6 @@ def padding() -> Iterator[Question]:
     )
 
 
-def qkv() -> Iterator[Question]:
-    """From [B, W n, 3 h d] to the attended tokens: when q, k and v part, and which axes the products have."""
-    for windows, n, heads, masked in ((64, 49, 3, False), (64, 49, 3, True), (4, 49, 12, True), (1, 196, 12, False)):
-        d, c = 32, heads * 32
-        bias = DRAW.standard_normal((windows if masked else 1, heads, n, n), dtype=np.float32)
-        outer = [windows] if windows > 1 else []
-        w = len(outer)
-
-        def attend(m: Model, q: str, k: str, v: str, bias: Any = bias, d: int = d) -> str:
-            logits = m("MatMul", m("Mul", q, np.array(d**-0.5, np.float32)), k)
-            return str(m("MatMul", m("Softmax", m("Add", logits, bias), axis=-1), v))
-
-        def joined(m: Model, x: str, w: int = w, rows: int = windows * n, c: int = c) -> str:
-            return m.reshape(m.transpose(x, *range(w + 1), w + 2, w + 1, w + 3), rows, c)
-
-        def heads_of(m: Model, x: str, *order: int, outer: Any = outer, n: int = n, h: int = heads, d: int = d) -> str:
-            start = len(outer) + 1
-            return m.transpose(m.reshape(x, *outer, n, h, d), *range(start), *(start + i for i in order))
-
-        def from_parts(
-            m: Model, parts: list[str], attend: Any = attend, joined: Any = joined, of: Any = heads_of
-        ) -> str:
-            q, k, v = parts
-            return joined(m, attend(m, of(m, q, 1, 0, 2), of(m, k, 1, 2, 0), of(m, v, 1, 0, 2)))
-
-        def split(m: Model, c: int = c, rest: Any = from_parts) -> str:
-            return rest(m, m("Split", "x", [c] * 3, outputs=3, axis=2))
-
-        def slices(m: Model, c: int = c, rest: Any = from_parts) -> str:
-            return rest(m, [m("Slice", "x", [i * c], [i * c + c], [2]) for i in range(3)])
-
-        def one_transpose(
-            m: Model, outer: Any = outer, n: int = n, h: int = heads, attend: Any = attend, joined: Any = joined
-        ) -> str:
-            w = len(outer)
-            x = m.transpose(m.reshape("x", *outer, n, 3, h, 32), w + 2, *range(w + 1), w + 3, w + 1, w + 4)
-            q, k, v = (m("Gather", x, np.array(i), axis=0) for i in range(3))
-            return joined(m, attend(m, q, m.transpose(k, *range(w + 2), w + 3, w + 2), v))
-
-        def flat(
-            m: Model, n: int = n, h: int = heads, c: int = c, rows: int = windows * n, attend: Any = attend
-        ) -> str:
-            parts = [m("Reshape", x, [-1, n, h, 32]) for x in m("Split", "x", [c] * 3, outputs=3, axis=2)]
-            q, k, v = (m.transpose(x, 0, 2, *((3, 1) if i == 1 else (1, 3))) for i, x in enumerate(parts))
-            return str(m("Reshape", m.transpose(attend(m, q, k, v), 0, 2, 1, 3), [-1, rows, c]))
-
-        forms: dict[str, Form] = {"split": split, "slices": slices, "one transpose": one_transpose}
-        if not masked:
-            forms["windows in the batch"] = flat
-        mask = ", masked" if masked else ""
-        yield f"attention, {windows} windows of {n}, {heads} heads{mask}", (windows * n, 3 * c), forms
-
-
 def linear() -> Iterator[Question]:
     for n, c, d in ((3136, 96, 288), (196, 384, 1536)):
         weight = DRAW.standard_normal((c, d), dtype=np.float32) * np.float32(0.05)
@@ -289,7 +238,6 @@ def batch_norm() -> Iterator[Question]:
 QUESTIONS = {
     "reorder": reorders,
     "padding": padding,
-    "qkv": qkv,
     "linear": linear,
     "class": class_token,
     "batch": batch_norm,

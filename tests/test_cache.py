@@ -16,7 +16,7 @@ from test_timing import timing
 
 from archdsl.errors import MeasureError
 from archdsl.latency import RUNTIMES, Artefact, CacheWarning, Reference, Target, TimingCache, Worker, measure
-from archdsl.latency.cache import default_folder
+from archdsl.writing import cache_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 FINGERPRINT = "a runtime 1 | cpu | fp32"
@@ -76,7 +76,7 @@ def test_the_folder_follows_the_environment(monkeypatch):
     assert TimingCache().path == Path("/elsewhere/timings.sqlite")
     monkeypatch.delenv("ARCHDSL_CACHE_DIR")
     monkeypatch.setenv("XDG_CACHE_HOME", "relative/is/not/allowed")
-    assert default_folder() == Path.home() / ".cache" / "archdsl"
+    assert cache_folder() == Path.home() / ".cache" / "archdsl"
 
 
 def change(path, sql):

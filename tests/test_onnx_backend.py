@@ -14,6 +14,7 @@ from onnx_runs import checked, forms, random_weights, run, session
 
 from archdsl.backends import onnx_file, onnx_model, torch_fx
 from archdsl.backends.initial import initial_weights
+from archdsl.backends.onnx_forms import FORMS, Forms, forms_for
 from archdsl.blocks.convnext import ConvNextBlock
 from archdsl.blocks.downsamples import ConvDownsample, PatchMerging
 from archdsl.blocks.flow import Flow
@@ -27,7 +28,7 @@ from archdsl.ir.graph import Graph, Scope
 from archdsl.ir.order import Planes
 from archdsl.ir.types import TensorType
 from archdsl.ops import Add, Linear
-from archdsl.passes.settle_reorders import settle
+from archdsl.passes.settle_reorders import settle_reorders
 
 
 def net(name: str, size: tuple[int, int], *parts: tuple[str, object, *tuple[int, ...]]) -> Graph:
@@ -41,6 +42,7 @@ def net(name: str, size: tuple[int, int], *parts: tuple[str, object, *tuple[int,
 
 
 HEAD = ("head", Classifier(classes=10))
+WITH_ATTENTION = ("swin", "swin, padded windows and odd merging", "swin-free, batch norm by token", "vit")
 
 
 def swin_pair(path: str, **fields: object) -> list[tuple[str, SwinBlock]]:
@@ -155,7 +157,7 @@ def test_one_model_serves_every_batch_and_equals_torch(name, settled):
     g = NETS[name]()
     weights = random_weights(g)
     if settled:
-        g = settle.run(g)
+        g = settle_reorders(g)
     runs = session(checked(g, weights))
     module = torch_fx.emit(g, weights).eval()
     for batch in (1, 2, 3):
@@ -178,6 +180,50 @@ def test_a_shipped_network_equals_torch(spec):
         with torch.no_grad():
             want = module(torch.from_numpy(x)).numpy()
         assert np.abs(run(runs, x)[0] - want).max() <= 1e-4 * np.abs(want).max()
+
+
+CHOICES = [
+    Forms(attention="op"),
+    Forms(linears="cut"),
+    Forms(tokens="rows"),
+    Forms(attention="op", linears="cut", tokens="rows", hidden="wider"),
+]
+
+
+@pytest.mark.parametrize("batch", [3, None])
+@pytest.mark.parametrize("chosen", CHOICES, ids=lambda x: f"{x.attention} {x.linears} {x.tokens}")
+@pytest.mark.parametrize("name", WITH_ATTENTION)
+def test_every_form_of_a_network_equals_torch(name, chosen, batch):
+    g = settle_reorders(NETS[name]())
+    weights = random_weights(g)
+    model = checked(g, weights, forms=chosen) if batch is None else checked(g, weights, forms=chosen, batch=batch)
+    assert ("Attention" in forms(model)) == (chosen.attention == "op")
+    assert ("Split" in forms(model)) == (chosen.linears == "whole")
+    module = torch_fx.emit(g, weights).eval()
+    x = images(g, batch or 2)
+    with torch.no_grad():
+        want = module(torch.from_numpy(x)).numpy()
+    assert np.abs(run(model, x)[0] - want).max() <= 2e-5 * np.abs(want).max()
+
+
+def test_tokens_as_rows_are_matrices_between_the_ends():
+    g = settle_reorders(NETS["swin"]())
+    model = checked(g, forms=Forms(tokens="rows"), batch=2)
+    named = {node.name: node for node in model.graph}
+    for name in ("stages.0.blocks.0.norm1", "stages.0.blocks.0.attn.qkv", "stages.0.blocks.0.add"):
+        assert list(named[name].outputs[0].shape)[:1] == [2 * 16 * 16]
+        assert len(named[name].outputs[0].shape) == 2
+
+
+@pytest.mark.parametrize("runtime", FORMS)
+def test_the_forms_of_each_runtime_equal_torch(runtime):
+    g = compile("swin_t")
+    weights = random_weights(g)
+    model = onnx_model.emit(g, weights, batch=2, forms=forms_for(runtime))
+    x = images(g, 2)
+    with torch.no_grad():
+        want = torch_fx.emit(g, weights).eval()(torch.from_numpy(x)).numpy()
+    assert np.abs(run(model, x)[0] - want).max() <= 1e-4 * np.abs(want).max()
 
 
 def test_images_of_a_batch_do_not_meet(tiny):
@@ -214,7 +260,7 @@ def test_nodes_are_named_by_path_and_values_carry_shapes(tiny):
 
 
 def test_a_swin_block_is_the_canonical_pattern():
-    g = settle.run(NETS["swin"]())
+    g = settle_reorders(NETS["swin"]())
     found = forms(checked(g))
     assert found.count("Softmax") == 4
     assert found.count("Split") == 4
@@ -235,6 +281,7 @@ def test_the_model_says_what_it_is(tiny):
     assert meta["spec"] == "swin"
     assert meta["graph_hash"] == tiny.hash(training=False)
     assert set(meta) == {"spec", "graph_hash", "archdsl_version"}
+    assert onnx_model.emit(tiny, metadata={"form": "train"}).metadata_props == {**meta, "form": "train"}
 
 
 def test_a_fixed_batch_is_fixed_everywhere(tiny):
@@ -250,8 +297,10 @@ def test_newer_opsets_give_the_same_numbers(tiny):
 
 
 def test_an_opset_without_the_ops_is_refused(tiny):
-    with pytest.raises(BackendError, match="opset:1:1: the onnx backend emits opsets 20 to 23, but got 17"):
+    with pytest.raises(BackendError, match="opset:1:1: the onnx backend emits opsets 20 to 23 here, but got 17"):
         onnx_model.emit(tiny, opset=17)
+    with pytest.raises(BackendError, match="emits opsets 23 to 23 here, but got 20"):
+        onnx_model.emit(tiny, opset=20, forms=Forms(attention="op"))
 
 
 def test_outputs_may_be_an_input_one_value_twice_or_named_like_a_node():

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from onnx_runs import checked, forms, random_weights, run
 from torch.nn import functional as F
 
 from archdsl.backends import null, onnx_model
+from archdsl.backends.onnx_forms import Forms
 from archdsl.errors import BackendError
 from archdsl.ir.graph import Graph
 from archdsl.ir.op import Op
@@ -23,6 +26,7 @@ from archdsl.ops import (
     AddPosition,
     Attention,
     BatchNorm,
+    Constant,
     Conv2d,
     Dropout,
     DropPath,
@@ -39,6 +43,7 @@ from archdsl.ops import (
     TakeToken,
     TokenBatchNorm,
 )
+from archdsl.ops.attention import windows_in
 
 MAP = TensorType((12, 8), order=Raster(3, 4))
 PLANES = TensorType((8, 6, 5), order=Planes(6, 5))
@@ -165,6 +170,81 @@ def test_attention_takes_keys_and_values_of_other_lengths_and_widths():
     assert "Mul" not in forms(model)  # a scale of 1 is no product
 
 
+WINDOWS = Windows(8, 6, (4, 3), (2, 1))
+TOKENS = TensorType((48, 8), order=WINDOWS)
+ATTENTIONS = {  # q, k, v, bias
+    "one window": (MAP, MAP, MAP),
+    "one window, biased": (MAP, MAP, MAP, (1, 2, 12, 12)),
+    "other lengths and widths": (SEQUENCE, TensorType((5, 8)), TensorType((5, 12)), (1, 2, 7, 5)),
+    "windows": (TOKENS, TOKENS, TOKENS),
+    "windows, one bias": (TOKENS, TOKENS, TOKENS, (1, 2, 12, 12)),
+    "windows, their own bias": (TOKENS, TOKENS, TOKENS, (4, 2, 12, 12)),
+    "windows, wider values": (TOKENS, TOKENS, TensorType((48, 12), order=WINDOWS), (4, 2, 12, 12)),
+}
+
+
+def attending(case: str, dtype: str = "f32") -> Graph:
+    types, bias = ATTENTIONS[case][:3], ATTENTIONS[case][3:]
+    g = Graph()
+    xs = [g.input(name, replace(type, dtype=dtype)) for name, type in zip("qkv", types, strict=True)]
+    xs += [g.add(Constant(shape), path="bias") for shape in bias]
+    g.output("y", g.add(Attention(2, 0.37), *xs, path="attend"))
+    return g
+
+
+def want_of(g: Graph, weights, xs) -> np.ndarray:
+    bias = [weights["bias"].astype(np.float64)] if "bias" in weights else []
+    return attention(*xs, 2, windows_in(g.inputs[0].type), 0.37, *bias)
+
+
+@pytest.mark.parametrize("folded", [True, False], ids=["constant bias", "bias as a value"])
+@pytest.mark.parametrize("batch", [1, 3, None])
+@pytest.mark.parametrize("form", ["products", "op"])
+@pytest.mark.parametrize("tokens", ["batched", "rows"])
+@pytest.mark.parametrize("case", ATTENTIONS)
+def test_every_form_of_attention_computes_the_formula(case, tokens, form, batch, folded, monkeypatch):
+    if not folded:
+        monkeypatch.setitem(onnx_model.EMITTERS, Constant, lambda e, op: e.op("Identity", e.parameter()))
+    g = attending(case)
+    weights, xs = random_weights(g), images(g, batch or 2)
+    how = {} if batch is None else {"batch": batch}
+    model = checked(g, weights, forms=Forms(form, tokens=tokens), **how)
+    (got,) = run(model, *xs)
+    assert np.abs(got - want_of(g, weights, xs)).max() < 2e-6
+    own_bias = weights and weights["bias"].shape[0] > 1
+    assert ("Attention" in forms(model)) == (form == "op" and not (own_bias and batch != 1))
+    assert "Cast" not in forms(model)
+
+
+@pytest.mark.parametrize("batch", [1, 3, None])
+@pytest.mark.parametrize("case", ATTENTIONS)
+def test_the_products_of_attention_have_four_axes(case, batch):
+    g = attending(case)
+    proto = onnx.load_from_string(onnx_model.serialize(onnx_model.emit(g, random_weights(g), batch=batch)))
+    proto = onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True)
+    read = {name for node in proto.graph.node if node.op_type in ("MatMul", "Softmax") for name in node.input}
+    sides = [len(value.type.tensor_type.shape.dim) for value in proto.graph.value_info if value.name in read]
+    assert sides == [4] * 5
+
+
+@pytest.mark.parametrize("form", ["products", "op"])
+@pytest.mark.parametrize("case", ATTENTIONS)
+def test_half_precision_attention_adds_the_bias_and_takes_the_softmax_in_f32(case, form):
+    g = attending(case, "f16")
+    weights, xs = random_weights(g), [x.astype(np.float16) for x in images(g, 1)]
+    model = onnx_model.emit(g, weights, batch=1, forms=Forms(form))
+    (got,) = run(model, *xs)
+    assert got.dtype == np.float16
+    assert np.abs(got - want_of(g, weights, xs)).max() < 4e-3
+    found = forms(model)
+    if form == "products":
+        start, end = (i for i, op in enumerate(found) if op == "Cast")
+        assert found[start + 1 : end] == [*["Add"] * ("bias" in weights), "Softmax"]
+    else:
+        (one,) = (node for node in model.graph if node.op_type == "Attention")
+        assert one.attributes["softmax_precision"].value == onnx.TensorProto.FLOAT
+
+
 def biased(order: Windows | Raster, *terms: Op) -> tuple[Graph, int]:
     """Attention on tokens in `order` with the sum of `terms` as bias."""
     g = Graph()
@@ -200,7 +280,7 @@ def test_bias_and_mask_are_summed_while_emitting():
     bias = table[rows].T.reshape(1, 2, 12, 12)
     assert np.abs(run(model, *xs)[0] - attention(*xs, 2, windows, 0.5, bias, mask)).max() < 2e-6
     assert forms(model).count("Add") == 1
-    assert model.graph.initializers["attend/bias"].shape == (4, 2, 12, 12)
+    assert model.graph.initializers["attend/bias"].shape == (1, 4 * 2, 12, 12)  # the windows join the heads
 
 
 def test_a_sum_too_large_to_fold_stays_a_sum(monkeypatch):

@@ -42,6 +42,8 @@ def test_every_command_of_the_tour_runs(tmp_path, monkeypatch, capfd):
         shown = capfd.readouterr()
         assert code == 0, f"{command}\n{shown.out}\n{shown.err}"
     assert (tmp_path / "my_net" / "model.onnx").is_file()
+    assert {path.name for path in (tmp_path / "my_net_fp16").iterdir()} >= {"model.onnx", "model.py", "build.json"}
+    assert (tmp_path / "my_net_pt2" / "model.pt2").is_file()
     assert (tmp_path / "runs" / "my_space" / "front.csv").is_file()
 
 

@@ -8,6 +8,7 @@ from archdsl.ir.graph import Graph, Value
 from archdsl.ir.order import Groups2x2, Planes, Raster, Windows
 from archdsl.ir.types import TensorType
 from archdsl.ops import Activation, Add, Attention, Conv2d, LayerNorm, Linear, MeanPool, MergeGroups, Reorder
+from archdsl.passes.network import Network
 from archdsl.passes.runner import Pass, PassBroken, run_passes
 from archdsl.passes.settle_reorders import data_moving_reorders, settle, settle_reorders
 from archdsl.spec.lower import lower
@@ -149,7 +150,7 @@ def test_settling_twice_is_settling_once():
 
 def test_the_runner_reports_what_a_pass_did():
     graph = lower(archdsl.load("swin_free_t"))
-    _, (report,) = run_passes(graph, [settle])
+    _, (report,) = run_passes(Network(graph), [settle])
     assert report.changed and report.nodes_after < report.nodes_before
 
 
@@ -162,7 +163,7 @@ def test_the_runner_catches_a_pass_that_changes_the_output():
     g = Graph()
     g.output("y", tokens(g))
     with pytest.raises(PassBroken, match="changed the signature"):
-        run_passes(g, [Pass("cut", cut)])
+        run_passes(Network(g), [Pass.of_graph("cut", cut)])
 
 
 def test_the_type_system_refuses_a_sum_of_two_orders():
@@ -170,3 +171,20 @@ def test_the_type_system_refuses_a_sum_of_two_orders():
     x = tokens(g)
     with pytest.raises(RuleBroken, match="two values of one type"):
         g.add(Add(), x, g.add(Reorder(WINDOWS), x, path="w"), path="sum")
+
+
+def test_padding_is_dropped_before_what_would_count_it():
+    g = Graph()
+    x = g.add(Reorder(PADDED), tokens(g), path="pad")
+    x = g.add(Reorder(RASTER), attend(g, x, "attend"), path="back")
+    g.output("y", g.add(MeanPool(), x, path="pool"))
+    assert [node.op for node in data_moving_reorders(settle_reorders(g))] == [Reorder(PADDED), Reorder(RASTER)]
+
+
+@pytest.mark.parametrize("spec", ["swin_t", "swin_free_t_br"])
+def test_a_network_with_padded_windows_pads_and_drops_once_a_block(spec: str):
+    """The stream between the blocks holds no padding: each block adds its own."""
+    graph = lower(archdsl.load(spec, set={"input.size": 200}))
+    after = settle_reorders(graph)
+    assert moves(after) == moves(graph)
+    assert not any(node.type.order.padded for node in after.live() if isinstance(node.op, Add) and node.type.order)

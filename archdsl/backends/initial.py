@@ -51,6 +51,19 @@ def initial_tensor(tensor: ParamSpec, name: str, seed: int = 0) -> Array:
             return numbers
 
 
+def as_arrays(weights: Mapping[str, Any]) -> dict[str, Array]:
+    """Arrays or torch tensors of any device and format as float32 arrays; float32 on the CPU is not copied."""
+    return {name: _as_array(value) for name, value in weights.items()}
+
+
+def _as_array(value: Any) -> Array:
+    if hasattr(value, "detach"):
+        value = value.detach().to("cpu")
+        value = (value.float() if value.is_floating_point() else value).numpy()
+    array = np.asarray(value)
+    return array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
+
+
 def check_weights(graph: Graph, weights: Mapping[str, Any]) -> None:
     """Raise WeightsError, one problem a tensor, unless `weights` has each tensor of the graph, as shaped, and no other.
 

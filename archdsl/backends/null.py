@@ -12,8 +12,11 @@ from archdsl.ops import (
     Activation,
     Add,
     AddPosition,
+    Affine,
     Attention,
     BatchNorm,
+    Cast,
+    Constant,
     Conv2d,
     Dropout,
     DropPath,
@@ -28,6 +31,7 @@ from archdsl.ops import (
     ShiftMask,
     Slice,
     TakeToken,
+    TokenAffine,
     TokenBatchNorm,
 )
 
@@ -38,6 +42,8 @@ EMITTERS: dict[type[Op], Callable[[Any], str]] = {
     LayerNorm: lambda _: "normalise each token",
     BatchNorm: lambda _: "normalise each channel",
     TokenBatchNorm: lambda _: "normalise each position",
+    Affine: lambda _: "scale and shift each channel",
+    TokenAffine: lambda _: "scale and shift each position",
     Activation: lambda op: op.name,
     Add: lambda _: "add",
     LayerScale: lambda _: "scale each channel",
@@ -53,6 +59,8 @@ EMITTERS: dict[type[Op], Callable[[Any], str]] = {
     Attention: lambda op: f"attend, {op.heads} heads",
     RelativePositionBias: lambda _: "spread the table",
     ShiftMask: lambda _: "mask",
+    Constant: lambda _: "numbers",
+    Cast: lambda op: f"as {op.to}",
 }
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from archdsl.backends.initial import Array
+from archdsl.backends.onnx_forms import PLAIN, Forms
 from archdsl.backends.splits import Splits
 from archdsl.ir.graph import Node
 from archdsl.ir.types import DType, TensorType
@@ -33,11 +34,13 @@ class Emission:
 
     weights: every tensor of the graph by name
     batch: the size of the batch axis, or None when it is dynamic
+    forms: what the runtime likes
     splits: the values that are cut into slices as a whole, with the slices
     """
 
     weights: Mapping[str, Array]
     batch: int | None = None
+    forms: Forms = PLAIN
     nodes: list[ir.Node] = field(default_factory=list)
     initializers: dict[str, ir.Value] = field(default_factory=dict)
     splits: Splits = field(default_factory=dict)
@@ -65,10 +68,12 @@ class Emission:
         """`x` as a value of the graph: numbers become a constant."""
         return x if isinstance(x, ir.Value) else self.constant(x)
 
-    def constant(self, numbers: Array, name: str = "constant") -> ir.Value:
-        """An initializer that holds `numbers`; equal numbers are held once. Floats take the node's number format."""
+    def constant(self, numbers: Array, name: str = "constant", dtype: DType | None = None) -> ir.Value:
+        """An initializer that holds `numbers`; equal numbers are held once. Floats become `dtype`, by default the
+        node's number format.
+        """
         if numbers.dtype.kind == "f":
-            numbers = numbers.astype(DTYPES[self.node.type.dtype].numpy(), copy=False)
+            numbers = numbers.astype(DTYPES[dtype or self.node.type.dtype].numpy(), copy=False)
         numbers = np.ascontiguousarray(numbers).reshape(numbers.shape)
         key = (numbers.dtype.str, numbers.shape, hashlib.blake2b(numbers.tobytes(), digest_size=16).digest())
         if key not in self._shared:
@@ -91,6 +96,10 @@ class Emission:
         """The node's matrix `key` as an initializer, transposed (a view until it is written) and named so."""
         return self._parameter(f"{self.node.tensor_name(key)}.T", self.weight(key).T)
 
+    def cast(self, x: ir.Value, dtype: DType) -> ir.Value:
+        """`x` in another number format."""
+        return self.op("Cast", x, to=DTYPES[dtype])
+
     def reshape(self, x: Operand, *shape: int) -> ir.Value:
         """`x` in another shape, given without the batch axis."""
         return self.op("Reshape", x, self.integers(*([0] if self.lead else []), *shape, name="shape"))
@@ -108,12 +117,20 @@ class Emission:
         """Give `value`, made by the node being emitted, its type and its name."""
         value.name = name
         value.dtype = DTYPES[type.dtype]
-        value.shape = self.shape(type)
-
-    def shape(self, type: TensorType) -> ir.Shape:
-        """The ONNX shape of a type, the batch axis first."""
         batch: list[int | str] = [self.batch or "batch"] if type.batched else []
-        return ir.Shape([*batch, *type.shape])
+        value.shape = ir.Shape([*batch, *type.shape])
+
+    def has_rows(self, type: TensorType) -> bool:
+        """Whether values of this type are held as rows of tokens, [B * N, C], between the ops that can read those."""
+        return self.forms.tokens == "rows" and self.batch is not None and type.batched and len(type.shape) == 2
+
+    def as_rows(self, x: Operand, type: TensorType) -> ir.Value:
+        """[B, N, C] -> [B * N, C]"""
+        return self.op("Reshape", x, self.integers((self.batch or 1) * type.tokens, type.channels, name="shape"))
+
+    def as_images(self, x: Operand, type: TensorType) -> ir.Value:
+        """[B * N, C] -> [B, N, C]"""
+        return self.op("Reshape", x, self.integers(self.batch or 1, *type.shape, name="shape"))
 
     def _parameter(self, name: str, numbers: Array) -> ir.Value:
         if name not in self.initializers:

@@ -16,15 +16,19 @@ import onnx_ir as ir
 from archdsl.backends.errors import no_emitter
 from archdsl.backends.initial import Array, check_weights, initial_weights
 from archdsl.backends.onnx_file import serialize, write
+from archdsl.backends.onnx_forms import PLAIN, Forms
 from archdsl.backends.onnx_graph import Emission, Operand
-from archdsl.backends.onnx_ops import EMITTERS
+from archdsl.backends.onnx_ops import EMITTERS, works_on_rows
 from archdsl.backends.splits import splits_of
 from archdsl.errors import BackendError, Problem, at_argument
 from archdsl.ir.graph import Graph, Input, Node
+from archdsl.passes.network import Network
+from archdsl.passes.runner import run_passes
 
 __all__ = ["EMITTERS", "OPSET", "emit", "save", "serialize", "write"]
 
 OPSET = 20
+BF16_OPSET = 22
 IR_VERSIONS = {20: 9, 21: 10, 22: 10, 23: 11}
 """The ONNX file version each opset came with: the oldest that may hold it, so that old runtimes read the file."""
 
@@ -33,23 +37,31 @@ def emit(
     graph: Graph,
     weights: Mapping[str, Array] | None = None,
     *,
-    opset: int = OPSET,
+    opset: int | None = None,
     batch: int | None = None,
     seed: int = 0,
+    forms: Forms = PLAIN,
+    metadata: Mapping[str, str] | None = None,
 ) -> ir.Model:
     """The network as an ONNX model in memory: `write` puts it on disk, `serialize` gives its bytes.
 
     weights: arrays by parameter path, used without a copy; by default the initial weights of `seed`
+    opset: by default the oldest that has all the ops in their formats: OPSET, BF16_OPSET for bf16, or more for `forms`
     batch: the size of the batch axis; None leaves it dynamic
+    forms: how to write what runtimes want in different ways (`onnx_forms.forms_for`)
+    metadata: what the model shall say of itself beside the graph's name and hash and our version
     Errors: WeightsError when a tensor is missing or has another shape; BackendError for an opset or op it cannot emit
     """
-    if opset not in IR_VERSIONS:
+    if opset is None:
+        bf16 = any(node.type.dtype == "bf16" for node in graph.live())
+        opset = max(forms.opset, BF16_OPSET if bf16 else OPSET)
+    if opset not in IR_VERSIONS or opset < forms.opset:
         raise BackendError(
             Problem(
                 at_argument("opset", str(opset)),
                 "out-of-range",
-                f"the onnx backend emits opsets {min(IR_VERSIONS)} to {max(IR_VERSIONS)}, but got {opset}",
-                f"use {OPSET}",
+                f"the onnx backend emits opsets {forms.opset} to {max(IR_VERSIONS)} here, but got {opset}",
+                f"use {forms.opset}",
             )
         )
     if weights is None:
@@ -57,7 +69,11 @@ def emit(
     else:
         check_weights(graph, weights)
 
-    e = Emission(weights, batch, splits=splits_of(graph))
+    graph_hash = graph.hash(training=False)
+    network = run_passes(Network(graph, weights), forms.passes)[0]
+    graph, weights = network.graph, network.weights
+
+    e = Emission(weights, batch, forms, splits=splits_of(graph))
     values: dict[int, Operand] = {}
     for node in graph.live():
         values[id(node)] = _emit_node(e, node, [values[id(x)] for x in node.inputs])
@@ -65,7 +81,7 @@ def emit(
     outputs: list[ir.Value] = []
     for name, node in graph.outputs.items():
         e.node = node
-        outputs.append(_output(e, e.value(values[id(node)]), name, outputs))
+        outputs.append(_output(e, e.value(_read(e, node, values[id(node)], rows=False)), name, outputs))
     inputs = [e.value(values[id(node)]) for node in graph.inputs]
     model = ir.Model(
         ir.Graph(
@@ -80,7 +96,8 @@ def emit(
         producer_name="archdsl",
         producer_version=_own_version(),
     )
-    model.metadata_props.update(spec=graph.name, graph_hash=graph.hash(training=False), archdsl_version=_own_version())
+    model.metadata_props.update(spec=graph.name, graph_hash=graph_hash, archdsl_version=_own_version())
+    model.metadata_props.update(metadata or {})
     return model
 
 
@@ -89,12 +106,14 @@ def save(
     path: str | os.PathLike[str],
     weights: Mapping[str, Array] | None = None,
     *,
-    opset: int = OPSET,
+    opset: int | None = None,
     batch: int | None = None,
     seed: int = 0,
+    forms: Forms = PLAIN,
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
     """`emit` the network and write it to `path`, whole or not at all (see `onnx_file.write`)."""
-    write(emit(graph, weights, opset=opset, batch=batch, seed=seed), path)
+    write(emit(graph, weights, opset=opset, batch=batch, seed=seed, forms=forms, metadata=metadata), path)
 
 
 def _emit_node(e: Emission, node: Node, inputs: list[Operand]) -> Operand:
@@ -103,14 +122,28 @@ def _emit_node(e: Emission, node: Node, inputs: list[Operand]) -> Operand:
         raise no_emitter("onnx", node)
     e.node = node
     before = len(e.nodes)
+    inputs = [_read(e, x, value, rows=works_on_rows(node.op)) for x, value in zip(node.inputs, inputs, strict=True)]
     value: Operand = EMITTERS[type(node.op)](e, node.op, *inputs)
+    rows = e.has_rows(node.type) and not isinstance(node.op, Input)
+    if rows and not works_on_rows(node.op):
+        value = e.as_rows(value, node.type)
     if isinstance(value, ir.Value):
         maker = value.producer()
         if any(made is maker for made in e.nodes[before:]) and len(maker.outputs) == 1:
             maker.name = node.path
         if isinstance(node.op, Input) or (maker is not None and value.shape is None):
             e.typed(value, node.type, _value_name(node))
+            if rows:
+                value.shape = ir.Shape([(e.batch or 1) * node.type.tokens, node.type.channels])
     return value
+
+
+def _read(e: Emission, node: Node, value: Operand, *, rows: bool) -> Operand:
+    """The value of `node` as rows, [B * N, C], or image by image, [B, N, C], where forms make a difference of it."""
+    has_rows = not isinstance(node.op, Input)
+    if not e.has_rows(node.type) or rows == has_rows:
+        return value
+    return e.as_rows(value, node.type) if rows else e.as_images(value, node.type)
 
 
 def _value_name(node: Node) -> str:
@@ -126,6 +159,8 @@ def _output(e: Emission, value: ir.Value, name: str, others: list[ir.Value]) -> 
     for made in (made for node in e.nodes for made in node.outputs):
         if made.name == name:
             made.name = f"{name}/out"
+    if value.shape is None:
+        e.typed(value, e.node.type, name)
     value.name = name
     return value
 

@@ -8,8 +8,7 @@ median of paired ratios) and this is what won:
   4 times for anything shifted (with Slice and Concat for the roll), 3 to 10 times between planes and windows.
 - Padding: one zero token put behind the others, which the Gather then reads. Padding the map takes 1.4 to 1.6 times as
   long. Dropping the padding is part of the Gather; Transpose and Slice take 2.2 times as long.
-- q, k and v: one Split of the channels. Three Slices, one 6-D transpose before the split, and windows folded into the
-  batch axis are all within 5 %, and this is the plainest.
+- q, k and v, attention, tokens as matrices: measured on whole networks, by runtime (`onnx_forms`).
 - Linear: MatMul and Add on [B, N, C]; a Gemm between two Reshapes takes 1.0 to 1.2 times as long.
 - The class token's batch: a slice of x times zero, plus the token. Shape and Expand take 0.9 of its 0.012 ms, but leave
   a Shape in the graph; Pad and Add take 1.3 to 1.8 times as long.
@@ -28,7 +27,8 @@ import numpy as np
 import onnx_ir as ir
 
 from archdsl.backends.initial import Array
-from archdsl.backends.onnx_graph import Emission, Operand
+from archdsl.backends.onnx_attention import emit_attention
+from archdsl.backends.onnx_graph import DTYPES, Emission, Operand
 from archdsl.ir.graph import Input
 from archdsl.ir.op import Op
 from archdsl.ir.order import Order, Planes, Raster
@@ -36,8 +36,11 @@ from archdsl.ops import (
     Activation,
     Add,
     AddPosition,
+    Affine,
     Attention,
     BatchNorm,
+    Cast,
+    Constant,
     Conv2d,
     Dropout,
     DropPath,
@@ -52,9 +55,9 @@ from archdsl.ops import (
     ShiftMask,
     Slice,
     TakeToken,
+    TokenAffine,
     TokenBatchNorm,
 )
-from archdsl.ops.attention import MASKED, windows_in
 
 FOLD_LIMIT = 1 << 24
 """The most numbers (64 MB) that the sum of two constants may have to be made while emitting; larger sums stay sums."""
@@ -83,7 +86,9 @@ def emit_conv2d(e: Emission, op: Conv2d, x: Operand) -> Operand:
 
 
 def emit_layer_norm(e: Emission, op: LayerNorm, x: Operand) -> Operand:
-    return e.op("LayerNormalization", x, e.parameter("weight"), e.parameter("bias"), axis=-1, epsilon=op.eps)
+    """A plain layer norm has no bias; its scale is one vector of ones for all norms of that width."""
+    affine = [e.parameter(key) for key in op.tensors()] or [np.ones(op.dim, np.float32)]
+    return e.op("LayerNormalization", x, *affine, axis=-1, epsilon=op.eps)
 
 
 def emit_batch_norm(e: Emission, op: BatchNorm, x: Operand) -> Operand:
@@ -94,6 +99,15 @@ def emit_batch_norm(e: Emission, op: BatchNorm, x: Operand) -> Operand:
 def emit_token_batch_norm(e: Emission, op: TokenBatchNorm, x: Operand) -> Operand:
     scale, shift = _scale_and_shift(e, op.eps)
     return e.op("Add", e.op("Mul", x, e.constant(scale[:, None], "scale")), e.constant(shift[:, None], "shift"))
+
+
+def emit_affine(e: Emission, op: Affine, x: Operand) -> Operand:
+    return e.op("Add", e.op("Mul", x, e.parameter("weight")), e.parameter("bias"))
+
+
+def emit_token_affine(e: Emission, op: TokenAffine, x: Operand) -> Operand:
+    scale, shift = (e.constant(e.weight(key)[:, None], key) for key in ("weight", "bias"))
+    return e.op("Add", e.op("Mul", x, scale), shift)
 
 
 def _scale_and_shift(e: Emission, eps: float) -> tuple[Array, Array]:
@@ -212,49 +226,13 @@ def emit_mean_pool(e: Emission, op: MeanPool, x: Operand) -> Operand:
     return e.op("ReduceMean", x, e.integers(*(axis + e.lead for axis in axes)), keepdims=0)
 
 
-def emit_attention(e: Emission, op: Attention, q: Operand, k: Operand, v: Operand, *bias: Operand) -> Operand:
-    """Scale q, MatMul, Add, Softmax, MatMul on [B, W, h, n, d]; without the axis W when there is one window.
-
-    The bias [1 or W, h, n, n] is one Add; its terms were summed before, if they are constants.
-    """
-    windows = windows_in(e.node.type)
-    outer = [windows] if windows > 1 else []
-
-    def heads(x: Operand, tokens: int, channels: int, *order: int) -> ir.Value:
-        """[B, W * n, h * d] -> [B, W, then n (0), h (1), d (2) in `order`]."""
-        split = e.reshape(x, *outer, tokens // windows, op.heads, channels // op.heads)
-        return e.transpose(split, *range(len(outer)), *(i + len(outer) for i in order))
-
-    q_type, k_type, v_type = (x.type for x in e.node.inputs[:3])
-    q_heads = heads(q, q_type.tokens, q_type.channels, 1, 0, 2)
-    k_heads = heads(k, k_type.tokens, k_type.channels, 1, 2, 0)
-    v_heads = heads(v, v_type.tokens, v_type.channels, 1, 0, 2)
-    if op.scale != 1:
-        q_heads = e.op("Mul", q_heads, e.constant(np.array(op.scale, np.float32), "scale"))
-    logits = e.op("MatMul", q_heads, k_heads, name="logits")
-    for term in bias:
-        logits = e.op("Add", logits, e.constant(term, "bias") if isinstance(term, np.ndarray) else term)
-    mixed = e.op("MatMul", e.op("Softmax", logits, axis=-1), v_heads, name="mixed")
-    joined = e.transpose(mixed, *range(len(outer)), *(i + len(outer) for i in (1, 0, 2)))
-    return e.reshape(joined, *e.node.type.shape)
+def emit_value(e: Emission, op: RelativePositionBias | ShiftMask | Constant) -> Operand:
+    """Numbers that are known while emitting."""
+    return op.value([], {key: e.weight(key) for key in op.tensors()})
 
 
-def emit_relative_position_bias(e: Emission, op: RelativePositionBias) -> Operand:
-    """[1, h, n, n], looked up in the table while emitting."""
-    area = op.window[0] * op.window[1]
-    table = e.weight()
-    return np.ascontiguousarray(table.T[:, _bias_rows(op.window)]).reshape(1, op.heads, area, area)
-
-
-@lru_cache(maxsize=64)
-def _bias_rows(window: tuple[int, int]) -> Array:
-    return np.array(RelativePositionBias(window, 1).rows())
-
-
-def emit_shift_mask(e: Emission, op: ShiftMask) -> Operand:
-    """[W, 1, n, n]: MASKED where two tokens come from different regions of the image."""
-    regions = np.array(op.order.regions()).reshape(op.order.num_windows, 1, -1)
-    return np.where(regions[..., :, None] == regions[..., None, :], np.float32(0), np.float32(MASKED))
+def emit_cast(e: Emission, op: Cast, x: Operand) -> Operand:
+    return e.op("Cast", x, to=DTYPES[op.to])
 
 
 EMITTERS: dict[type[Op], Callable[..., Any]] = {
@@ -264,6 +242,8 @@ EMITTERS: dict[type[Op], Callable[..., Any]] = {
     LayerNorm: emit_layer_norm,
     BatchNorm: emit_batch_norm,
     TokenBatchNorm: emit_token_batch_norm,
+    Affine: emit_affine,
+    TokenAffine: emit_token_affine,
     Activation: emit_activation,
     Add: emit_add,
     LayerScale: emit_layer_scale,
@@ -277,6 +257,15 @@ EMITTERS: dict[type[Op], Callable[..., Any]] = {
     TakeToken: emit_take_token,
     MeanPool: emit_mean_pool,
     Attention: emit_attention,
-    RelativePositionBias: emit_relative_position_bias,
-    ShiftMask: emit_shift_mask,
+    RelativePositionBias: emit_value,
+    ShiftMask: emit_value,
+    Constant: emit_value,
+    Cast: emit_cast,
 }
+
+
+def works_on_rows(op: Op) -> bool:
+    """Whether the op's emitter takes tokens as [B * N, C] too: it treats each token alike, or it is attention."""
+    return isinstance(op, Attention) or (
+        op.order_rule in ("tokenwise", "elementwise") and not isinstance(op, MergeGroups)
+    )

@@ -12,19 +12,23 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
-from archdsl.backends import torch_ops
+from archdsl.backends import torch_deploy, torch_ops
 from archdsl.backends.errors import no_emitter
 from archdsl.backends.initial import check_weights, initial_weights
 from archdsl.backends.splits import Splits, splits_of
 from archdsl.ir.graph import Graph, Input, Node
 from archdsl.ir.op import Op
 from archdsl.ir.order import Order, Planes
+from archdsl.ir.types import DType
 from archdsl.ops import (
     Activation,
     Add,
     AddPosition,
+    Affine,
     Attention,
     BatchNorm,
+    Cast,
+    Constant,
     Conv2d,
     Dropout,
     DropPath,
@@ -39,19 +43,32 @@ from archdsl.ops import (
     ShiftMask,
     Slice,
     TakeToken,
+    TokenAffine,
     TokenBatchNorm,
 )
-from archdsl.ops.attention import MASKED, windows_in
+from archdsl.ops.attention import windows_in
 
 SomeOp = TypeVar("SomeOp", bound=Op)
 
+DTYPES: dict[DType, torch.dtype] = {
+    "f32": torch.float32,
+    "f16": torch.float16,
+    "bf16": torch.bfloat16,
+    "i64": torch.int64,
+}
+
 
 def emit(
-    graph: Graph, weights: Mapping[str, np.ndarray | torch.Tensor] | None = None, *, seed: int = 0
+    graph: Graph,
+    weights: Mapping[str, np.ndarray | torch.Tensor] | None = None,
+    *,
+    seed: int = 0,
+    deploy: bool = False,
 ) -> fx.GraphModule:
     """A module that computes `graph`: images [B, C, H, W] -> its output (a tuple when there are several).
 
     weights: state dict by parameter path; by default the initial weights of `seed`, the same for every backend
+    deploy: in eval mode, with the forms that are fastest without gradients (`torch_deploy`)
     Errors: WeightsError when a tensor is missing or has another shape
     """
     build = _Build(graph.name, splits_of(graph))
@@ -65,19 +82,37 @@ def emit(
     build.code.output(ends[0] if len(ends) == 1 else ends)
 
     module = fx.GraphModule(build.root, build.code, class_name=graph.name)
+    formats = _formats(graph)
     if weights is not None:
         check_weights(graph, weights)
-        state = {name: _own_copy(torch.as_tensor(value)) for name, value in weights.items()}
+        state = {name: _own_copy(torch.as_tensor(value), formats.get(name)) for name, value in weights.items()}
     else:
-        state = {name: torch.from_numpy(value) for name, value in initial_weights(graph, seed).items()}
+        drawn = initial_weights(graph, seed).items()
+        state = {name: torch.from_numpy(value).to(formats[name]) for name, value in drawn}
     module.load_state_dict(state, strict=True, assign=True)  # the large modules were made without memory of their own
+    if deploy:
+        module.eval().requires_grad_(False)
+        module.graph.eliminate_dead_code()
+        return torch_deploy.optimise(module)
     return module
 
 
-def _own_copy(tensor: torch.Tensor) -> torch.Tensor:
-    """A copy for the module to keep: on the CPU, in fp32 like the graph (counters stay whole numbers)."""
-    dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
-    return tensor.detach().to("cpu", dtype, copy=True)
+def _own_copy(tensor: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
+    """A copy for the module to keep: on the CPU, in the graph's format (counters stay whole numbers)."""
+    return tensor.detach().to("cpu", dtype if tensor.is_floating_point() else tensor.dtype, copy=True)
+
+
+def _formats(graph: Graph) -> dict[str, torch.dtype]:
+    """The format of each tensor: its node's, and for a constant that attention adds to its logits, that of its q.
+
+    One that attentions of several formats add stays fp32: torch takes such a bias with any q, and no other mixture.
+    """
+    held = {node: node.type.dtype for node in graph.live()}
+    for node, users in graph.users().items():
+        wanted = {user.type.dtype for user in users}
+        if isinstance(node.op, Constant) and len(wanted) == 1:
+            held[node] = wanted.pop()
+    return {name: DTYPES[dtype] for node, dtype in held.items() for name in node.tensors()}
 
 
 @dataclass
@@ -102,11 +137,16 @@ class _Build:
         made = self.code.create_node("call_function", function, args, options, name=node.path.replace(".", "_"))  # type: ignore[arg-type]
         return self._named(node, made)
 
-    def parameter(self, node: Node) -> fx.Node:
-        """Read the one parameter of the node, which is named by the node's path itself."""
-        owner, name = self._owner(node.path)
-        owner.register_parameter(name, nn.Parameter(torch.empty(node.op.tensors()[""].shape, device="meta")))
-        return self.code.get_attr(node.path)
+    def parameter(self, node: Node, key: str = "") -> fx.Node:
+        """Read the node's tensor `key`."""
+        path, tensor = node.tensor_name(key), node.op.tensors()[key]
+        owner, name = self._owner(path)
+        numbers = torch.empty(tensor.shape, device="meta")
+        if tensor.learnable:
+            owner.register_parameter(name, nn.Parameter(numbers))
+        else:
+            owner.register_buffer(name, numbers)
+        return self.code.get_attr(path)
 
     def constant(self, key: object, name: str, make: Callable[[], torch.Tensor]) -> fx.Node:
         """Read a constant, made once for each key."""
@@ -128,7 +168,7 @@ class _Build:
         return owner, last
 
     def _named(self, node: Node, made: fx.Node) -> fx.Node:
-        made.meta["type"] = str(node.type)
+        made.meta.update(type=str(node.type), path=node.path)
         return made
 
 
@@ -149,7 +189,7 @@ def _conv(b: _Build, node: Node, args: list[fx.Node]) -> fx.Node:
 
 def _layer_norm(b: _Build, node: Node, args: list[fx.Node]) -> fx.Node:
     op = _of(node, LayerNorm)
-    return b.module(node, nn.LayerNorm(op.dim, op.eps), *args)
+    return b.module(node, nn.LayerNorm(op.dim, op.eps, elementwise_affine=op.affine), *args)
 
 
 def _batch_norm(b: _Build, node: Node, args: list[fx.Node]) -> fx.Node:
@@ -160,6 +200,24 @@ def _batch_norm(b: _Build, node: Node, args: list[fx.Node]) -> fx.Node:
 def _token_batch_norm(b: _Build, node: Node, args: list[fx.Node]) -> fx.Node:
     op = _of(node, TokenBatchNorm)
     return b.module(node, nn.BatchNorm1d(op.num_tokens, op.eps, op.momentum), *args)
+
+
+def _affine(b: _Build, node: Node, args: list[fx.Node]) -> fx.Node:
+    weight, bias = (b.parameter(node, key) for key in ("weight", "bias"))
+    if isinstance(node.op, TokenAffine):
+        weight, bias = (b.code.call_function(torch.unsqueeze, (each, -1)) for each in (weight, bias))
+    return b.call(node, torch.addcmul, bias, *args, weight)
+
+
+def _cast(b: _Build, node: Node, args: list[fx.Node]) -> fx.Node:
+    """A plain layer norm in an island of fp32 is torch's of the format around it: its statistics are fp32 anyway."""
+    norm, to = node.inputs[0], _of(node, Cast).to
+    if isinstance(norm.op, LayerNorm) and not norm.op.affine and isinstance(norm.inputs[0].op, Cast):
+        before = norm.inputs[0].inputs[0]
+        if before.type.dtype == to:
+            x = args[0].args[0].args[0]  # type: ignore[union-attr]
+            return b.call(node, F.layer_norm, x, (norm.op.dim,), eps=norm.op.eps)
+    return b.call(node, torch.Tensor.to, *args, DTYPES[to])
 
 
 def _activation(b: _Build, node: Node, args: list[fx.Node]) -> fx.Node:
@@ -262,13 +320,8 @@ def _position_bias(b: _Build, node: Node, args: list[fx.Node]) -> fx.Node:
 
 
 def _shift_mask(b: _Build, node: Node, args: list[fx.Node]) -> fx.Node:
-    order = _of(node, ShiftMask).order
-
-    def mask() -> torch.Tensor:
-        regions = torch.tensor(order.regions()).view(order.num_windows, 1, -1)
-        return torch.where(regions.unsqueeze(-1) == regions.unsqueeze(-2), 0.0, MASKED)
-
-    return b.constant(("mask", order), "mask", mask)
+    op = _of(node, ShiftMask)
+    return b.constant(("mask", op.order), "mask", lambda: torch.from_numpy(op.value([], {})))
 
 
 def _of(node: Node, kind: type[SomeOp]) -> SomeOp:
@@ -284,6 +337,8 @@ EMITTERS: dict[type[Op], Callable[[_Build, Node, list[fx.Node]], fx.Node]] = {
     LayerNorm: _layer_norm,
     BatchNorm: _batch_norm,
     TokenBatchNorm: _token_batch_norm,
+    Affine: _affine,
+    TokenAffine: _affine,
     Activation: _activation,
     Add: lambda b, node, args: b.call(node, operator.add, *args),
     LayerScale: _layer_scale,
@@ -299,4 +354,6 @@ EMITTERS: dict[type[Op], Callable[[_Build, Node, list[fx.Node]], fx.Node]] = {
     Attention: _attention,
     RelativePositionBias: _position_bias,
     ShiftMask: _shift_mask,
+    Constant: lambda b, node, args: b.parameter(node),
+    Cast: _cast,
 }

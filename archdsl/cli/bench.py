@@ -9,11 +9,9 @@ from typing import Any
 
 import click
 
-from archdsl.cli.output import human, json_option, print_json, print_table, set_option
+from archdsl.cli.output import human, json_option, print_json, print_table, set_option, whole_numbers
 from archdsl.compiler import cost
-from archdsl.errors import ArchError, Problem, at_argument
-from archdsl.latency import Comparison, Target, close_workers, compare
-from archdsl.latency.networks import artefact_of
+from archdsl.latency import FORMS, Comparison, Target, artefact_of, close_workers, compare
 from archdsl.spec.load import load
 from archdsl.spec.model import Spec
 
@@ -21,6 +19,7 @@ from archdsl.spec.model import Spec
 @click.command(epilog="Examples: archdsl bench swin_t swin_free_t · archdsl bench swin_t --on torch --batch 1,8 --json")
 @click.argument("specs", nargs=-1, required=True, metavar="SPEC…")
 @click.option("--on", "runtimes", default="onnxruntime", show_default=True, help="Runtimes, separated by commas.")
+@click.option("--form", type=click.Choice(list(FORMS)), default="deploy", show_default=True, help="Of the networks.")
 @click.option("--batch", "batches", default="1", show_default=True, help="Batch sizes, separated by commas.")
 @click.option("--precision", default="fp32", show_default=True, help="Precision.")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 1024), help="Threads of the runtime.")
@@ -30,6 +29,7 @@ from archdsl.spec.model import Spec
 def bench(
     specs: tuple[str, ...],
     runtimes: str,
+    form: str,
     batches: str,
     precision: str,
     threads: int,
@@ -45,14 +45,16 @@ def bench(
     targets = [
         Target(runtime.strip(), precision=precision, batch=batch, threads=threads)
         for runtime in runtimes.split(",")
-        for batch in _whole_numbers(batches)
+        for batch in whole_numbers("--batch", batches)
     ]
     results: list[dict[str, Any]] = []
     try:
         with tempfile.TemporaryDirectory(prefix="archdsl-bench-") as folder:
             for target in targets:
                 click.echo(f"timing on {target} …", err=True)
-                found = compare([artefact_of(s, target, Path(folder)) for s in loaded], target, budget_s=seconds)
+                found = compare(
+                    [artefact_of(s, target, Path(folder), form=form) for s in loaded], target, budget_s=seconds
+                )
                 results.extend(_rows(loaded, target, found))
     finally:
         close_workers()
@@ -61,14 +63,6 @@ def bench(
     else:
         _print(results)
     return 0
-
-
-def _whole_numbers(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        message = f"batch sizes are whole numbers separated by commas, but got {text!r}"
-        raise ArchError(Problem(at_argument("--batch", text), "wrong-type", message, "write --batch 1,8")) from None
 
 
 def _rows(specs: Sequence[Spec], target: Target, found: Comparison) -> list[dict[str, Any]]:

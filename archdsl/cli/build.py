@@ -1,35 +1,58 @@
-"""`archdsl build`: a spec as a PyTorch network, an ONNX model, and the facts about them."""
+"""`archdsl build`: a spec as files to run, to train or to own, and the facts about them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import click
 
+from archdsl.backends.onnx_forms import FORMS
+from archdsl.backends.precision import PRECISIONS
+from archdsl.builds.plan import KINDS, Plan
 from archdsl.cli.output import human, json_option, print_json, set_option
-from archdsl.compiler import build as build_module
-from archdsl.compiler import cost, export_onnx, identity
 from archdsl.errors import ArchError, Problem, at_argument
 from archdsl.spec.load import load
 from archdsl.spec.model import Spec
-from archdsl.writing import as_json as json_text
-from archdsl.writing import claim_folder, write_file
+from archdsl.spec.yaml_text import scalar_of
 
-MARKER = "build.json"
-EMITS = ("torch", "onnx")
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MOST_IMAGES = 64
+"""How many images calibrate and measure a build."""
+MOST_AT_ONCE = 4096
 
 
 @click.command(
     epilog="Examples: archdsl build swin_t -o out/ · archdsl build swin_t --weights w.safetensors --from timm"
+    " --emit onnx --precision fp16 -o out/"
 )
 @click.argument("spec", metavar="SPEC")
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder for what is built; without it, only check.")
-@click.option("--emit", multiple=True, type=click.Choice(EMITS), help="What to write [default: all].")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder for what is built; without it, only try.")
+@click.option(
+    "--emit", multiple=True, type=click.Choice(KINDS), help="What to write, repeatable [default: torch and onnx]."
+)
 @click.option("--weights", type=click.Path(path_type=Path), help="A .safetensors file (or .pth, see --allow-pickle).")
-@click.option("--from", "source", default="archdsl", show_default=True, help="Whose names the weights file uses.")
+@click.option("--from", "source", help="Whose names the weights file uses [default: archdsl].")
 @click.option("--allow-pickle", is_flag=True, help="Read .pth files; only for files you trust.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the initial weights, when none are given.")
+@click.option("--deploy/--no-deploy", default=True, show_default=True, help="Rewrite onnx and pt2 for inference.")
+@click.option(
+    "--precision",
+    type=click.Choice(list(PRECISIONS)),
+    default="fp32",
+    show_default=True,
+    help="Of onnx, pt2, tensorrt.",
+)
+@click.option("--batch", default="1", show_default=True, help="Images these take at once, or `dynamic`.")
+@click.option("--for", "runtime", type=click.Choice(list(FORMS)), help="Write onnx as is fastest on this runtime.")
+@click.option("--engine", multiple=True, metavar="KEY=VALUE", help="Of the TensorRT builder: optimization_level=5, …")
+@click.option(
+    "--images", type=click.Path(path_type=Path), help="Real images to measure and calibrate with: .npy or a folder."
+)
 @set_option
 @json_option
 def build(
@@ -37,22 +60,51 @@ def build(
     out: Path | None,
     emit: tuple[str, ...],
     weights: Path | None,
-    source: str,
+    source: str | None,
     allow_pickle: bool,
     seed: int,
+    deploy: bool,
+    precision: str,
+    batch: str,
+    runtime: str | None,
+    engine: tuple[str, ...],
+    images: Path | None,
     overrides: tuple[str, ...],
     as_json: bool,
 ) -> int:
-    """Build SPEC, run it once, and write it to a folder: spec.yaml, model.safetensors, model.onnx, build.json.
+    """Build SPEC and write it to a folder, with build.json, which says what was made, from what, and how true it is.
 
+    SPEC may be the folder of an earlier build: its spec.yaml, with its model.safetensors.
+
+    \b
+    torch     model.safetensors, the weights by archdsl's names
+    source    model.py, one plain PyTorch file of your own, and its weights
+    onnx      model.onnx, in the deploy form unless --no-deploy
+    pt2       model.pt2, an exported program that runs without archdsl
+    tensorrt  model.engine, for the NVIDIA GPU of this machine
+
+    Each artefact is run on the same images as the fp32 network; one that answers differently is refused. int8 needs
+    real images: an .npy file of floats [N, C, H, W], normalised, or a folder with train/ and val/ as for training.
     Foreign weights are imported strictly: every tensor is used, or named as unused.
     """
+    spec, weights = _of_a_build(spec, weights)
+    _check_options(out, emit, precision, weights, source, allow_pickle)
     loaded = load(spec, set=list(overrides) or None)
-    state = _weights(loaded, weights, source, allow_pickle)
-    module = build_module(loaded, state, seed=seed)
-    facts = _facts(loaded, module, str(weights) if weights else f"initial weights, seed {seed}")
-    if out is not None:
-        facts["files"] = _write(out, loaded, module, set(emit) or set(EMITS), facts)
+    plan = Plan(
+        loaded,
+        weights=_weights(loaded, weights, source or "archdsl", allow_pickle),
+        weights_from=str(weights) if weights else f"initial weights, seed {seed}",
+        emit=emit or Plan.emit,
+        deploy=deploy,
+        precision=precision,
+        batch=_batch(batch),
+        runtime=runtime,
+        engine=_engine(engine),
+        images=_images(images, loaded),
+        images_from=str(images) if images else "generated",
+        seed=seed,
+    )
+    facts = _facts(plan, out)
     if as_json:
         print_json(facts)
     else:
@@ -60,7 +112,46 @@ def build(
     return 0
 
 
-def _weights(spec: Spec, path: Path | None, source: str, allow_pickle: bool) -> dict[str, Any] | None:
+def _facts(plan: Plan, out: Path | None) -> dict[str, Any]:
+    """What `build.json` says, or would."""
+    plan.check()
+    from archdsl.builds.artefact import make_ready
+    from archdsl.builds.write import facts_of, write_build
+
+    return write_build(plan, out) if out else facts_of(make_ready(plan))
+
+
+def _of_a_build(spec: str, weights: Path | None) -> tuple[str, Path | None]:
+    """The spec and weights, where `spec` may be a folder that was built."""
+    folder = Path(spec)
+    if not (folder / "spec.yaml").is_file():
+        return spec, weights
+    found = folder / "model.safetensors"
+    if weights is None and not found.is_file():
+        message = f"{folder} has no model.safetensors, so its weights are not known"
+        hint = f"build it with --emit torch, or build {folder / 'spec.yaml'} with --weights"
+        raise ArchError(Problem(at_argument("spec", spec), "missing-file", message, hint))
+    return str(folder / "spec.yaml"), weights or found
+
+
+def _check_options(
+    out: Path | None, emit: tuple[str, ...], precision: str, weights: Path | None, source: str | None, pickle: bool
+) -> None:
+    """Errors: ArchError when an option would have no effect."""
+    problems = []
+    if out is None and (emit or precision != "fp32"):
+        option, got = ("--emit", ", ".join(emit)) if emit else ("--precision", precision)
+        message = f"{option} says what to write, but not where"
+        problems.append(Problem(at_argument(option, got), "missing-key", message, "give a folder with -o"))
+    for option, got, given in (("--from", source or "", bool(source)), ("--allow-pickle", "", pickle)):
+        if given and weights is None:
+            message = f"{option} is about a weights file, and there is none"
+            problems.append(Problem(at_argument(option, got), "missing-key", message, "name the file with --weights"))
+    if problems:
+        raise ArchError(problems)
+
+
+def _weights(spec: Spec, path: Path | None, source: str, allow_pickle: bool) -> Mapping[str, Any] | None:
     if path is None:
         return None
     from archdsl.weights.importing import import_weights
@@ -69,50 +160,86 @@ def _weights(spec: Spec, path: Path | None, source: str, allow_pickle: bool) -> 
     return import_weights(spec, read_weights(path, allow_pickle=allow_pickle), source=source)
 
 
-def _facts(spec: Spec, module: Any, weights: str) -> dict[str, Any]:
-    """What was built, and that it runs: one random image through the network."""
-    import torch
-
-    image = torch.randn(1, spec.input.channels, *spec.input.size, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        logits = module.eval()(image)
-    if not bool(torch.isfinite(logits).all()):
-        problem = Problem(at_argument("--weights", weights), "not-finite", "the network's output is not finite")
-        raise ArchError(problem)
-    costs = cost(spec)
-    return {
-        "name": spec.name,
-        "hash": identity(spec),
-        "params": costs.params,
-        "macs": costs.macs,
-        "weights": weights,
-        "input": ["batch", spec.input.channels, *spec.input.size],
-        "output": ["batch", *logits.shape[1:]],
-        "torch": torch.__version__,
-    }
+def _batch(text: str) -> int | None:
+    if text == "dynamic":
+        return None
+    if not text.isdecimal() or len(text) > 9 or not 1 <= int(text) <= MOST_AT_ONCE:
+        message = f"a batch is a whole number from 1 to {MOST_AT_ONCE}, or `dynamic`, but got {text!r}"
+        raise ArchError(Problem(at_argument("--batch", text), "wrong-value", message, "write --batch 1"))
+    return int(text)
 
 
-def _write(out: Path, spec: Spec, module: Any, emit: set[str], facts: dict[str, Any]) -> list[str]:
-    """Write the files, build.json last, so that a folder with it is complete."""
-    from archdsl.weights.writing import write_weights
+def _engine(words: tuple[str, ...]) -> dict[str, Any]:
+    """Fields of `EngineOptions` from `key=value`. Errors: ArchError, one problem for each that is none."""
+    if not words:
+        return {}
+    from archdsl.backends.trt.options import KNOBS
 
-    folder = claim_folder(out, MARKER)
-    state = {name: tensor for name, tensor in module.state_dict().items() if "num_batches_tracked" not in name}
-    files = ["spec.yaml"]
-    write_file(folder / "spec.yaml", spec.to_yaml())
-    if "torch" in emit:
-        write_weights(folder / "model.safetensors", state)
-        files.append("model.safetensors")
-    if "onnx" in emit:
-        export_onnx(spec, folder / "model.onnx", {name: tensor.numpy() for name, tensor in state.items()})
-        files.append("model.onnx")
-    write_file(folder / MARKER, json_text({**facts, "files": files}))
-    return [*files, MARKER]
+    found: dict[str, Any] = {}
+    problems = []
+    for word in words:
+        key, _, text = word.partition("=")
+        value = scalar_of(text)
+        if key not in KNOBS:
+            message = f"the TensorRT builder has no option {key!r}"
+            problems.append(
+                Problem(at_argument("--engine", word), "unknown-name", message, f"one of {', '.join(KNOBS)}")
+            )
+        elif type(value) is not KNOBS[key]:
+            message = f"{key} is {KNOBS[key].__name__}, but got {text!r}"
+            problems.append(Problem(at_argument("--engine", word), "wrong-type", message))
+        else:
+            found[key] = value
+    if problems:
+        raise ArchError(problems)
+    return found
+
+
+def _images(path: Path | None, spec: Spec) -> NDArray[Any] | None:
+    """The first images of an array file [N, C, H, W], or some of the validation set of an image folder."""
+    if path is None:
+        return None
+    import numpy as np
+
+    try:
+        found = _of_folder(path, spec) if path.is_dir() else np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(found, np.ndarray):
+            raise ValueError("it holds several arrays")
+        found = np.array(found[:MOST_IMAGES] if found.ndim else found)
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
+        message = f"{path} cannot be read as images: {error}"
+        hint = "give an .npy file of floats [N, C, H, W], or a folder with train/ and val/"
+        raise ArchError(Problem(at_argument("--images", str(path)), "cannot-read", message, hint)) from error
+    return np.ascontiguousarray(found, np.float32) if found.dtype.kind == "f" else found
+
+
+def _of_folder(path: Path, spec: Spec) -> NDArray[Any]:
+    import numpy as np
+
+    from archdsl.training.data.imagefolder import Folder, ImageFolder
+
+    data = ImageFolder(path=str(path), workers=0).open(spec.input.size)
+    assert isinstance(data, Folder)
+    data.val = data.val[:: max(1, len(data.val) // MOST_IMAGES)]  # some of each class: they are in order
+    images = [batch.numpy() for batch, _ in data.val_batches(MOST_IMAGES)]
+    return np.concatenate(images) if images else np.empty(0, np.float32)
 
 
 def _print(facts: dict[str, Any], out: Path | None) -> None:
     shapes = " -> ".join(f"[{', '.join(map(str, facts[end]))}]" for end in ("input", "output"))
     click.echo(f"{facts['name']}: {human(facts['params'])} parameters, {human(facts['macs'])} MACs, {shapes}")
-    click.echo(f"weights: {facts['weights']}; one image ran, output finite")
+    click.echo(f"weights: {facts['weights']}; it ran, and its output is finite")
+    for made in facts.get("artefacts", []):
+        click.echo(f"{', '.join(made['files'])}: {made['form']} form, {made['precision']}; {_parity(made)}")
     if out is not None:
-        click.echo(f"wrote {', '.join(facts['files'])} to {out}")
+        click.echo(f"wrote {', '.join(file['name'] for file in facts['files'])} and build.json to {out}")
+
+
+def _parity(made: dict[str, Any]) -> str:
+    parity = made["parity"]
+    if parity is None:
+        return f"not run: {made['unmeasured']}"
+    return (
+        f"max error {parity['max_rel_error']:.1e} of the largest output, cosine {parity['cosine']:.6f}, "
+        f"top-1 agrees on {parity['top1_agreement']:.0%} of {parity['images']} images ({made['run_by']})"
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import platform
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -11,8 +10,8 @@ import click
 
 from archdsl.cli.output import json_option, print_json, print_table
 from archdsl.errors import ArchError
-from archdsl.latency.cache import default_folder
 from archdsl.latency.runtimes import RUNTIMES, runtime
+from archdsl.writing import cache_folder
 
 
 @dataclass(frozen=True)
@@ -50,15 +49,22 @@ def _runtimes() -> list[Finding]:
 
 
 def _tensorrt() -> Finding:
-    """TensorRT is no runtime of this release yet; say so rather than leave the reader guessing."""
-    installed = importlib.util.find_spec("tensorrt") is not None
-    found = "installed, but this release cannot run it yet" if installed else "not in this release yet"
-    return Finding("runtime tensorrt", False, found)
+    """TensorRT builds engines (`archdsl build --emit tensorrt`); latencies are not taken on it yet."""
+    from archdsl.backends.trt.engine import status
+
+    found = status()
+    return Finding("builder tensorrt", found.ready, found.found, found.fix)
 
 
 def _libraries() -> list[Finding]:
     """Libraries that some command needs beyond the core."""
-    extras = (("onnxruntime", "ort"), ("timm", "train"), ("torchvision", "train"), ("pillow", "train"))
+    extras = (
+        ("onnxruntime", "ort"),
+        ("openvino", "openvino"),
+        ("timm", "train"),
+        ("torchvision", "train"),
+        ("pillow", "train"),
+    )
     found = []
     for package, extra in extras:
         try:
@@ -76,12 +82,13 @@ def _machine() -> list[Finding]:
         Finding("python", True, platform.python_version()),
         Finding("torch", True, torch.__version__),
         Finding("GPU", torch.cuda.is_available(), gpu),
-        Finding("timing cache", True, str(default_folder())),
+        Finding("timing cache", True, str(cache_folder())),
     ]
 
 
 def _print(findings: list[Finding]) -> None:
     from rich import box
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=box.SIMPLE)
@@ -89,5 +96,5 @@ def _print(findings: list[Finding]) -> None:
         table.add_column(name)
     for finding in findings:
         mark = "[green]ready[/]" if finding.ready else "[yellow]no[/]"
-        table.add_row(mark, finding.subject, finding.found, finding.fix or "")
+        table.add_row(mark, *map(escape, (finding.subject, finding.found, finding.fix or "")))
     print_table(table)

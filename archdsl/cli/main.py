@@ -23,6 +23,7 @@ COMMANDS = {
     "show": "archdsl.cli.show",
     "build": "archdsl.cli.build",
     "bench": "archdsl.cli.bench",
+    "profile": "archdsl.cli.profile",
     "search": "archdsl.cli.search",
     "schema": "archdsl.cli.schema",
     "doctor": "archdsl.cli.doctor",
@@ -53,6 +54,7 @@ def archdsl(plugins: tuple[str, ...]) -> None:
     archdsl show swin_free_t             stage by stage
     archdsl build swin_t -o out/         PyTorch weights, ONNX model, spec
     archdsl bench swin_t swin_free_t     which is faster here?
+    archdsl profile swin_t               where does its time go?
     archdsl search --objective latency   the front of accuracy against latency
     """
     if plugins:

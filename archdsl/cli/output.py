@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from difflib import get_close_matches
 from typing import Any, TypeVar
 
 import click
+
+from archdsl.errors import ArchError, Problem, at_argument
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -38,6 +41,30 @@ def set_option(command: F) -> F:
         metavar="PATH=VALUE",
         help="Change the spec, e.g. --set stages.2.depth=14 or --set 'stages.*.window=14'.",
     )(command)
+
+
+def words(option: str, text: str, known: tuple[str, ...] | None = None) -> list[str]:
+    """The words of an option that takes several, separated by commas.
+
+    Errors: ArchError when one is not among those `known`.
+    """
+    found = [word.strip() for word in text.split(",")]
+    for word in found:
+        if known is not None and word not in known:
+            close = get_close_matches(word, known, n=1)
+            hint = f"did you mean `{close[0]}`?" if close else None
+            message = f"{option} takes {', '.join(known)}, but got {word!r}"
+            raise ArchError(Problem(at_argument(option, text), "unknown-name", message, hint))
+    return found
+
+
+def whole_numbers(option: str, text: str) -> list[int]:
+    """The numbers of an option that takes several, separated by commas. Errors: ArchError for anything else."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        message = f"{option} takes whole numbers separated by commas, but got {text!r}"
+        raise ArchError(Problem(at_argument(option, text), "wrong-type", message, f"write {option} 1,8")) from None
 
 
 def human(count: float) -> str:

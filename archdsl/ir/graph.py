@@ -114,6 +114,14 @@ class Graph:
                 stack.extend(node.inputs)
         return [node for node in self.nodes if id(node) in needed or isinstance(node.op, Input)]
 
+    def users(self) -> dict[Node, list[Node]]:
+        """For each live node, the live nodes that read it; one that reads it twice is there twice."""
+        found: dict[Node, list[Node]] = {node: [] for node in self.live()}
+        for node in self.live():
+            for x in node.inputs:
+                found[x].append(node)
+        return found
+
     def rebuild(self, make: Callable[[Graph, Node, tuple[Value, ...]], Value]) -> Graph:
         """A new graph in which `make(new_graph, node, new_inputs)` stands for each live node of this one."""
         new = Graph(self.name, notes=list(self.notes))

@@ -5,11 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from archdsl.errors import RuleBroken
 from archdsl.ir.order import Order, Planes
 from archdsl.ir.types import SIZE_BYTES, TensorType
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,13 @@ class Op(ABC):
     def constants(self) -> int:
         """How many constant numbers the op holds."""
         return 0
+
+    def value(self, inputs: Sequence[NDArray[Any]], tensors: Mapping[str, NDArray[Any]]) -> NDArray[Any] | None:
+        """The result's numbers from those of unbatched inputs and of the op's tensors; None where no rule is known.
+
+        What does not depend on the image can so be computed once, when a network is deployed.
+        """
+        return None
 
     def order_in(self, order: Order, x: TensorType) -> Order | None:
         """The order the input (now `x`) must have for the result to have `order`; None when that cannot be.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Literal
 
@@ -58,6 +58,10 @@ class TensorType:
         if isinstance(self.order, Planes):
             return TensorType((channels, *self.shape[1:]), self.dtype, self.order, self.batched)
         return TensorType((*self.shape[:-1], channels), self.dtype, self.order, self.batched)
+
+    def with_dtype(self, dtype: DType) -> TensorType:
+        """The same value in another number format."""
+        return replace(self, dtype=dtype)
 
     def __str__(self) -> str:
         axes = ", ".join((*(["B"] if self.batched else []), *map(str, self.shape)))

@@ -5,25 +5,35 @@ from archdsl.latency.cache import CacheWarning, TimingCache
 from archdsl.latency.failure import REASONS, reason_of
 from archdsl.latency.intervals import Ratio
 from archdsl.latency.measurement import Comparison, close_workers, compare, measure
+from archdsl.latency.networks import FORMS, artefact_of, network_of
+from archdsl.latency.profile import By, Profile, Share
+from archdsl.latency.profile import profile as profile_networks
 from archdsl.latency.runtimes import RUNTIMES
 from archdsl.latency.target import Target
 from archdsl.latency.timing import Timing
 from archdsl.latency.worker import Worker
 
 __all__ = [
+    "FORMS",
     "REASONS",
     "RUNTIMES",
     "Artefact",
+    "By",
     "CacheWarning",
     "Comparison",
+    "Profile",
     "Ratio",
     "Reference",
+    "Share",
     "Target",
     "Timing",
     "TimingCache",
     "Worker",
+    "artefact_of",
     "close_workers",
     "compare",
     "measure",
+    "network_of",
+    "profile_networks",
     "reason_of",
 ]

@@ -20,6 +20,7 @@ from typing import TypeVar
 
 from archdsl.latency.artefact import Artefact
 from archdsl.latency.timing import Timing
+from archdsl.writing import cache_folder
 
 T = TypeVar("T")
 
@@ -41,20 +42,11 @@ class _Unusable(Exception):
     """The file must be left alone: it is not ours, or of a newer archdsl."""
 
 
-def default_folder() -> Path:
-    """$ARCHDSL_CACHE_DIR, else $XDG_CACHE_HOME/archdsl, else ~/.cache/archdsl."""
-    own = os.environ.get("ARCHDSL_CACHE_DIR")
-    if own:
-        return Path(own)
-    shared = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(shared) if os.path.isabs(shared) else Path.home() / ".cache") / "archdsl"
-
-
 class TimingCache:
     """Reads and writes timings by graph and target. Every call opens the file anew: threads and forks may share it."""
 
     def __init__(self, folder: Path | None = None):
-        self.path = (folder or default_folder()) / "timings.sqlite"
+        self.path = (folder or cache_folder()) / "timings.sqlite"
 
     def get(self, artefact: Artefact, fingerprint: str) -> Timing | None:
         """The timing of this network on this target, if there is an intact one."""

@@ -17,6 +17,7 @@ Reason = Literal[
     "output-flood",  # the worker printed more than anybody would read
     "not-finite",  # the network's output holds NaN or infinity
     "numeric-gate",  # the network's output is not the expected one
+    "no-profile",  # the runtime does not tell what single ops take
     "protocol",  # the worker's answer was not one
 ]
 REASONS: tuple[str, ...] = get_args(Reason)

@@ -13,7 +13,7 @@ from archdsl.latency.clock import Pace, Readings
 from archdsl.latency.failure import failed
 from archdsl.latency.frames import Message, pack_array
 from archdsl.latency.intervals import Ratio, paired_ratio
-from archdsl.latency.runtimes import RUNTIMES, runtime
+from archdsl.latency.runtimes import RUNTIMES, OpProfile, runtime
 from archdsl.latency.target import Target
 from archdsl.latency.timing import Timing
 from archdsl.latency.verdict import Conditions, judged
@@ -21,6 +21,9 @@ from archdsl.latency.worker import Worker
 
 LOADING_S = 120.0
 """How long starting, loading and checking one artefact may take, beside the timed runs, when no deadline is given."""
+
+MOST_PROFILED = 100
+"""The most runs of a profile: profilers keep every op of every run in memory until the end."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,33 @@ def compare(
     rounds = [readings.round_medians() for readings in _readings(reply)]
     ratios = tuple(paired_ratio(mine, rounds[0]) for mine in rounds)
     return Comparison(tuple(_timings(reply, artefacts, target)), ratios)
+
+
+def profile_runs(
+    artefacts: Sequence[Artefact],
+    target: Target,
+    *,
+    budget_s: float = 2.0,
+    deadline_s: float | None = None,
+    worker: Worker | None = None,
+) -> list[tuple[Timing, OpProfile]]:
+    """Time several networks, in turns with copies of them whose profiler is on. -> for each both results.
+
+    budget_s: seconds of runs, for each network and again for each copy
+    Errors: MeasureError naming the network at which the worker was; `no-profile` when the runtime has no profiler
+    """
+    for artefact in artefacts:
+        _check_kind(artefact, target)
+    deadline_s = deadline_s or 2 * len(artefacts) * (LOADING_S + 4 * budget_s)
+    pace = Pace(budget_s=budget_s, max_runs=MOST_PROFILED)
+    job = {**_job(artefacts, target, [None] * len(artefacts), pace), "profile": True}
+    reply = (worker or shared_worker(target)).run(job, deadline_s=deadline_s)
+    timings = _timings(reply, artefacts, target)
+    try:
+        profiles = [OpProfile.from_json(data) for data in reply["profiles"]]
+        return list(zip(timings, profiles, strict=True))
+    except (KeyError, TypeError, ValueError) as error:
+        raise failed("protocol", f"the worker's profile makes no sense: {error}") from error
 
 
 def _check_kind(artefact: Artefact, target: Target) -> None:

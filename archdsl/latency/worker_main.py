@@ -22,7 +22,7 @@ from archdsl.latency.environment import RECORDED
 from archdsl.latency.failure import exception_reason, failed
 from archdsl.latency.frames import Decoder, Message, encode, unpack_array
 from archdsl.latency.machine import Usage, allowed_cores, pin_to, quietest_cores
-from archdsl.latency.runtimes import RUNTIMES, Loaded
+from archdsl.latency.runtimes import RUNTIMES, Loaded, OpProfile, Profilable, Profiler
 from archdsl.latency.runtimes import runtime as runtime_named
 from archdsl.latency.target import Target
 
@@ -101,7 +101,10 @@ def answer(job: Message, cores: tuple[int, ...] | None, tell: Tell) -> Message:
 
 
 def do(job: Message, allowed: tuple[int, ...] | None, tell: Tell) -> Message:
-    """Load every artefact, check each one's output, then time them in turns (or not, when the job has no pace)."""
+    """Load every artefact, check each one's output, then time them in turns (or not, when the job has no pace).
+
+    A job with `profile` also asks for what the ops of each take.
+    """
     RUNTIMES[job["target"]["runtime"]] = job["module"]  # the parent's table counts: a plug-in may have added to it
     target = Target(**job["target"])
     artefacts = [Artefact.from_json(data) for data in job["artefacts"]]
@@ -121,11 +124,17 @@ def do(job: Message, allowed: tuple[int, ...] | None, tell: Tell) -> Message:
         worst.append(None if reference is None else check_reference(loaded, reference, artefact, target))
         ready.append((loaded, x_BX))
     readings: list[Readings] = []
+    profiles: list[OpProfile] = []
     if job["pace"] is not None:
-        tell("timing " + ", ".join(artefact.name for artefact in artefacts))
-        readings = readings_of(ready, Pace(**job["pace"]), cores)
+        pace, names = Pace(**job["pace"]), ", ".join(artefact.name for artefact in artefacts)
+        tell(f"{'profiling' if job.get('profile') else 'timing'} {names}")
+        if job.get("profile"):
+            readings, profiles = profiled(ready, pace, cores, target)
+        else:
+            readings = readings_of(ready, pace, cores)
     return {
         "readings": [each.as_json() for each in readings],
+        "profiles": [each.as_json() for each in profiles],
         "worst": worst,
         "runtime_version": runtime.version(),
         "environment": {name: os.environ[name] for name in RECORDED if name in os.environ},
@@ -140,6 +149,25 @@ def readings_of(ready: list[tuple[Loaded, NDArray[Any]]], pace: Pace, cores: tup
         return interleave([loaded.timed(x_BX) for loaded, x_BX in ready], pace, cores=cores)
     nobody = Usage(None, None, None)
     return [Readings((ms,), (ms,), (0,), 0, 0.0, nobody) for ms in known if ms is not None]
+
+
+def profiled(
+    ready: list[tuple[Loaded, NDArray[Any]]], pace: Pace, cores: tuple[int, ...] | None, target: Target
+) -> tuple[list[Readings], list[OpProfile]]:
+    """Timed runs, and in turns with them runs of a second copy of each network whose profiler is on.
+
+    Errors: MeasureError (`no-profile`) when the runtime does not tell what single ops take
+    """
+    profilers: list[Profiler] = []
+    for loaded, x_BX in ready:
+        if not isinstance(loaded, Profilable):
+            raise failed("no-profile", "this runtime does not tell what single ops take", where=target.runtime)
+        profilers.append(loaded.profiler(x_BX))
+    plain = [loaded.timed(x_BX) for loaded, x_BX in ready]
+    readings = interleave([*plain, *(profiler.run for profiler in profilers)], pace, cores=cores)
+    watched = readings[len(ready) :]
+    profiles = [profiler.finish(one.warmup) for profiler, one in zip(profilers, watched, strict=True)]
+    return readings[: len(ready)], profiles
 
 
 def random_input(artefact: Artefact, target: Target) -> NDArray[Any]:

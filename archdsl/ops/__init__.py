@@ -4,9 +4,10 @@ from archdsl.ir.graph import Input
 from archdsl.ir.op import Op
 from archdsl.ops.attention import Attention, RelativePositionBias, ShiftMask
 from archdsl.ops.linear import Conv2d, Linear
-from archdsl.ops.norm import BatchNorm, LayerNorm, TokenBatchNorm
+from archdsl.ops.norm import Affine, BatchNorm, LayerNorm, TokenAffine, TokenBatchNorm
 from archdsl.ops.pointwise import Activation, Add, Dropout, DropPath, LayerScale
 from archdsl.ops.tokens import AddPosition, MeanPool, MergeGroups, PrependToken, Reorder, Slice, TakeToken
+from archdsl.ops.values import Cast, Constant
 
 OPS: tuple[type[Op], ...] = (
     Input,
@@ -15,6 +16,8 @@ OPS: tuple[type[Op], ...] = (
     LayerNorm,
     BatchNorm,
     TokenBatchNorm,
+    Affine,
+    TokenAffine,
     Activation,
     Add,
     LayerScale,
@@ -30,6 +33,8 @@ OPS: tuple[type[Op], ...] = (
     Attention,
     RelativePositionBias,
     ShiftMask,
+    Constant,
+    Cast,
 )
 
 __all__ = [
@@ -37,8 +42,11 @@ __all__ = [
     "Activation",
     "Add",
     "AddPosition",
+    "Affine",
     "Attention",
     "BatchNorm",
+    "Cast",
+    "Constant",
     "Conv2d",
     "DropPath",
     "Dropout",
@@ -54,5 +62,6 @@ __all__ = [
     "ShiftMask",
     "Slice",
     "TakeToken",
+    "TokenAffine",
     "TokenBatchNorm",
 ]

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 from archdsl.errors import RuleBroken
 from archdsl.ir.op import Init, Op, ParamSpec, need_tokens
 from archdsl.ir.order import Windows
 from archdsl.ir.types import TensorType
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 MASKED = -100.0
 """What a shifted window adds to the logit of two tokens that must not meet (Swin's value; not minus infinity)."""
@@ -19,7 +24,8 @@ class Attention(Op):
     """softmax(q k^T * scale + bias) v, for each head, within each window of the tokens' order.
 
     Raster tokens and plain sequences are one window. The bias is for all images:
-    [1 or windows, heads, queries, keys].
+    [1 or windows, heads, queries, keys]. The softmax and the sum before it are computed in fp32, whatever the format
+    of q, k and v: backends cast there.
 
     Shapes: q [N, heads * d], k [N', heads * d], v [N', heads * e] (, bias) -> [N, heads * e]
     Cost:   windows * heads * queries * keys * (d + e) MACs
@@ -73,11 +79,16 @@ class RelativePositionBias(Op):
         h, w = self.window
         return {"": ParamSpec(((2 * h - 1) * (2 * w - 1), self.heads), self.init)}
 
+    def value(self, inputs: Sequence[NDArray[Any]], tensors: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        import numpy as np
+
+        area = self.window[0] * self.window[1]
+        by_head: NDArray[Any] = np.ascontiguousarray(tensors[""].T)
+        return by_head[:, np.array(_rows(self.window))].reshape(1, self.heads, area, area)
+
     def rows(self) -> list[int]:
         """The table row of each pair of places, [h * w * h * w]."""
-        h, w = self.window
-        places = [(y, x) for y in range(h) for x in range(w)]
-        return [(y - v + h - 1) * (2 * w - 1) + (x - u + w - 1) for y, x in places for v, u in places]
+        return list(_rows(self.window))
 
 
 @dataclass(frozen=True)
@@ -94,6 +105,12 @@ class ShiftMask(Op):
         area = self.order.window[0] * self.order.window[1]
         return TensorType((self.order.num_windows, 1, area, area), batched=False)
 
+    def value(self, inputs: Sequence[NDArray[Any]], tensors: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        import numpy as np
+
+        regions = np.array(self.order.regions()).reshape(self.order.num_windows, 1, -1)
+        return np.where(regions[..., :, None] == regions[..., None, :], np.float32(0), np.float32(MASKED))
+
     def constants(self) -> int:
         area = self.order.window[0] * self.order.window[1]
         return self.order.num_windows * area * area
@@ -102,3 +119,10 @@ class ShiftMask(Op):
 def windows_in(x: TensorType) -> int:
     """Into how many windows the order of `x` cuts its tokens (1 for a sequence)."""
     return x.order.num_windows if x.order is not None else 1
+
+
+@lru_cache(maxsize=64)
+def _rows(window: tuple[int, int]) -> tuple[int, ...]:
+    h, w = window
+    places = [(y, x) for y in range(h) for x in range(w)]
+    return tuple((y - v + h - 1) * (2 * w - 1) + (x - u + w - 1) for y, x in places for v, u in places)

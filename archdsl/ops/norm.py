@@ -1,4 +1,4 @@
-"""Normalisations: LayerNorm over C, BatchNorm per channel, and BatchNorm per token position."""
+"""Normalisations: LayerNorm over C, BatchNorm per channel or token position, and what is left of one at inference."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from archdsl.ir.types import TensorType
 class LayerNorm(Op):
     """(x - mean) / sqrt(var + eps) * weight + bias, mean and variance over the C numbers of one token.
 
+    affine: whether there are a weight and a bias; deploying moves them into the next linear
+
     Shapes: [..., C] -> the same
     Source: arXiv 1607.06450; torch.nn.LayerNorm
     """
@@ -23,6 +25,7 @@ class LayerNorm(Op):
 
     dim: int
     eps: float = 1e-5
+    affine: bool = True
 
     def infer(self, *inputs: TensorType) -> TensorType:
         (x,) = inputs
@@ -31,7 +34,7 @@ class LayerNorm(Op):
         return x
 
     def tensors(self) -> Mapping[str, ParamSpec]:
-        return {"weight": ParamSpec((self.dim,), ONES), "bias": ParamSpec((self.dim,), ZEROS)}
+        return {"weight": ParamSpec((self.dim,), ONES), "bias": ParamSpec((self.dim,), ZEROS)} if self.affine else {}
 
 
 def _batch_norm_tensors(num_features: int) -> Mapping[str, ParamSpec]:
@@ -91,3 +94,46 @@ class TokenBatchNorm(Op):
 
     def tensors(self) -> Mapping[str, ParamSpec]:
         return _batch_norm_tensors(self.num_tokens)
+
+
+@dataclass(frozen=True)
+class Affine(Op):
+    """x * weight + bias, a weight and a bias for each channel: a batch norm with its statistics known.
+
+    Shapes: [..., C] -> the same
+    """
+
+    order_rule = "tokenwise"
+
+    dim: int
+
+    def infer(self, *inputs: TensorType) -> TensorType:
+        (x,) = inputs
+        need_tokens("Affine", x)
+        need_channels("Affine", x, self.dim)
+        return x
+
+    def tensors(self) -> Mapping[str, ParamSpec]:
+        return {"weight": ParamSpec((self.dim,), ONES), "bias": ParamSpec((self.dim,), ZEROS)}
+
+
+@dataclass(frozen=True)
+class TokenAffine(Op):
+    """x * weight + bias, a weight and a bias for each token: a token batch norm with its statistics known.
+
+    The tensors are in the order of the tokens they are for, whatever that order is.
+
+    Shapes: [N, C] -> the same
+    """
+
+    num_tokens: int
+
+    def infer(self, *inputs: TensorType) -> TensorType:
+        (x,) = inputs
+        need_tokens("TokenAffine", x)
+        if x.tokens != self.num_tokens:
+            raise RuleBroken(f"TokenAffine needs {self.num_tokens} tokens, but got {x}")
+        return x
+
+    def tensors(self) -> Mapping[str, ParamSpec]:
+        return {"weight": ParamSpec((self.num_tokens,), ONES), "bias": ParamSpec((self.num_tokens,), ZEROS)}

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from archdsl.errors import RuleBroken
 from archdsl.ir.op import Init, Op, ParamSpec, need_channels, need_tokens
 from archdsl.ir.types import TensorType
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 ActivationName = Literal["gelu", "gelu_tanh", "relu", "silu", "hardswish"]
 
@@ -47,6 +50,11 @@ class Add(Op):
         if x != y:
             raise RuleBroken(f"`x + y` needs two values of one type, but got x = {x}, y = {y}")
         return x
+
+    def value(self, inputs: Sequence[NDArray[Any]], tensors: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        x, y = inputs
+        total: NDArray[Any] = x + y
+        return total
 
 
 @dataclass(frozen=True)

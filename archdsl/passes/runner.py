@@ -6,14 +6,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from archdsl.ir.graph import Graph
+from archdsl.passes.network import Network
 
 
 @dataclass(frozen=True)
 class Pass:
-    """A rewrite by name. `run` returns a graph that computes the same function from the same inputs."""
+    """A rewrite by name. `run` returns a network that computes the same function from the same inputs."""
 
     name: str
-    run: Callable[[Graph], Graph]
+    run: Callable[[Network], Network]
+
+    @classmethod
+    def of_graph(cls, name: str, run: Callable[[Graph], Graph]) -> Pass:
+        """A pass that changes no numbers: it rewrites the graph, and the tensors it keeps stay as they are."""
+
+        def rewrite(network: Network) -> Network:
+            after = run(network.graph)
+            return network.fitted(after, network.weights) if network.weights else Network(after)
+
+        return cls(name, rewrite)
 
 
 @dataclass(frozen=True)
@@ -30,17 +41,31 @@ class PassBroken(AssertionError):
     """A pass changed what it must not change. This is a bug in the pass, never the user's mistake."""
 
 
-def run_passes(graph: Graph, passes: Sequence[Pass]) -> tuple[Graph, list[PassReport]]:
-    """Run `passes` in order. Errors: PassBroken when inputs or outputs lose their name or type on the way."""
+def run_passes(network: Network, passes: Sequence[Pass]) -> tuple[Network, list[PassReport]]:
+    """Run `passes` in order.
+
+    Errors: PassBroken when inputs or outputs lose their name or type on the way, or a tensor its numbers
+    """
     reports = []
     for each in passes:
-        after = each.run(graph)
-        if _signature(after) != _signature(graph):
-            raise PassBroken(f"{each.name} changed the signature:\n{_signature(graph)}\n{_signature(after)}")
-        before_count, after_count = len(graph.live()), len(after.live())
-        reports.append(PassReport(each.name, before_count, after_count, after.hash() != graph.hash()))
-        graph = after
-    return graph, reports
+        after = each.run(network)
+        _keeps_its_promises(each.name, network, after)
+        counts = len(network.graph.live()), len(after.graph.live())
+        reports.append(PassReport(each.name, *counts, after.graph.hash() != network.graph.hash()))
+        network = after
+    return network, reports
+
+
+def _keeps_its_promises(name: str, before: Network, after: Network) -> None:
+    ends, new_ends = _signature(before.graph), _signature(after.graph)
+    if ends != new_ends:
+        raise PassBroken(f"{name} changed the signature:\n{ends}\n{new_ends}")
+    if before.weights:
+        shapes = {key: tuple(numbers.shape) for key, numbers in after.weights.items()}
+        wanted = {key: tensor.shape for key, tensor in after.graph.tensors().items()}
+        if shapes != wanted:
+            wrong = sorted(key for key in shapes.keys() | wanted.keys() if shapes.get(key) != wanted.get(key))
+            raise PassBroken(f"{name} left tensors that do not fit the graph: {', '.join(wrong)}")
 
 
 def _signature(graph: Graph) -> str:

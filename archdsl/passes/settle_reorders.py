@@ -114,7 +114,8 @@ class _Settler:
         """The orders without padding in which `node` can be had without moving anything; never empty."""
         orders = [order for order in self.made[node] if order is None or not order.padded]
         if isinstance(node.op, Reorder):
-            orders += [order for order in self._natural(node.inputs[0]) if order not in orders]
+            before = [order for order in self._natural(node.inputs[0]) if order is None or not order.padded]
+            orders += [order for order in before if order not in orders]
         elif not self.made[node] and _follows(node):
             orders += [order for order in self._natural(node.inputs[0]) if _order_in(node, order) == order]
         return orders or [node.type.order]
@@ -139,4 +140,4 @@ def _order_in(node: Node, order: Order | None) -> Order | None:
     return order_in
 
 
-settle = Pass("settle_reorders", settle_reorders)
+settle = Pass.of_graph("settle_reorders", settle_reorders)

@@ -6,12 +6,13 @@ import tempfile
 from pathlib import Path
 
 from archdsl import compiler
+from archdsl.backends.precision import precision_named
 from archdsl.latency import Reference, Target, Timing, TimingCache, measure
 from archdsl.latency.networks import artefact_of
+from archdsl.latency.stand_in import stand_in_weights
+from archdsl.spec.lower import lower
 from archdsl.spec.model import Spec
 
-TOLERANCE = 1e-3
-"""Largest allowed |difference| of the logits, as a share of the largest |logit|, at fp32."""
 CHECK_BATCH = 2
 MOST_ATTEMPTS = 3
 """How often a time is taken when others use our cores meanwhile; the calmest counts."""
@@ -31,7 +32,7 @@ class MeasuredLatency:
         """Errors: MeasureError with one of `latency.REASONS`; BackendError when an op cannot be exported."""
         with tempfile.TemporaryDirectory(prefix="archdsl-") as folder:
             artefact = artefact_of(spec, self.target, Path(folder))
-            reference = None if self.target.is_analytic else reference_of(spec)
+            reference = None if self.target.is_analytic else reference_of(spec, self.target.precision)
             timing = measure(artefact, self.target, cache=self.cache, reference=reference, budget_s=self.budget_s)
             for _ in range(MOST_ATTEMPTS - 1):
                 if not timing.contended:
@@ -41,7 +42,7 @@ class MeasuredLatency:
             return timing
 
 
-def reference_of(spec: Spec) -> Reference:
+def reference_of(spec: Spec, precision: str = "fp32") -> Reference:
     """What fp32 PyTorch answers to random images, with the weights that the exported network has."""
     import torch
 
@@ -52,7 +53,7 @@ def reference_of(spec: Spec) -> Reference:
             CHECK_BATCH, spec.input.channels, *spec.input.size, generator=torch.Generator().manual_seed(0)
         )
         with torch.no_grad():
-            logits = compiler.build(spec).eval()(images)
+            logits = compiler.build(spec, stand_in_weights(lower(spec))).eval()(images)
     finally:
         torch.set_num_threads(threads)
-    return Reference(images.numpy(), logits.numpy(), TOLERANCE)
+    return Reference(images.numpy(), logits.numpy(), precision_named(precision).tolerance)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from archdsl.latency.runtimes.protocol import Loaded, Runtime
+from archdsl.latency.runtimes.protocol import Loaded, OpProfile, OpTime, Profilable, Profiler, Runtime
 
 RUNTIMES: dict[str, str] = {
     "null": "archdsl.latency.runtimes.null",  # computes a latency from counts, for tests
     "onnxruntime": "archdsl.latency.runtimes.onnx_runtime",  # onnxruntime
+    "openvino": "archdsl.latency.runtimes.openvino_runtime",  # openvino
     "torch": "archdsl.latency.runtimes.torch_eager",  # torch
 }
 
-__all__ = ["RUNTIMES", "Loaded", "Runtime", "runtime"]
+__all__ = ["RUNTIMES", "Loaded", "OpProfile", "OpTime", "Profilable", "Profiler", "Runtime", "runtime"]
 
 
 def runtime(name: str) -> Runtime:

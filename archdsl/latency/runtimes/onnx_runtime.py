@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from archdsl.latency.failure import failed
 from archdsl.latency.machine import cpu_name
-from archdsl.latency.runtimes.protocol import library_version
+from archdsl.latency.runtimes.protocol import Profiler, library_version
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,22 +23,28 @@ class Session:
     known_ms: float | None = None
 
     def __init__(self, path: str, threads: int):
+        self.path, self.threads = path, threads
+        self.session = self._open()
+        inputs = self.session.get_inputs()
+        if len(inputs) != 1 or inputs[0].type != "tensor(float)":
+            got = ", ".join(f"{value.name}: {value.type}" for value in inputs) or "none"
+            raise failed("wrong-artefact", f"one fp32 input is needed, the model has {got}", where="onnxruntime")
+        self.input = inputs[0].name
+
+    def _open(self, change: Callable[[Any], None] = lambda options: None) -> Any:
+        """A session with our options, changed by `change`."""
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-        self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        inputs = self.session.get_inputs()
-        if len(inputs) != 1 or inputs[0].type != "tensor(float)":
-            got = ", ".join(f"{value.name}: {value.type}" for value in inputs) or "none"
-            raise failed("wrong-artefact", f"one fp32 input is needed, the model has {got}", where="onnxruntime")
-        self.input = inputs[0].name
+        change(options)
+        return onnxruntime.InferenceSession(self.path, options, providers=["CPUExecutionProvider"])
 
     def outputs(self, x_BX: NDArray[Any]) -> list[NDArray[Any]]:
         found: list[NDArray[Any]] = self.session.run(None, {self.input: x_BX})
@@ -46,6 +53,11 @@ class Session:
     def timed(self, x_BX: NDArray[Any]) -> Callable[[], object]:
         run, feed = self.session.run, {self.input: x_BX}
         return lambda: run(None, feed)
+
+    def profiler(self, x_BX: NDArray[Any]) -> Profiler:
+        from archdsl.latency.runtimes.onnx_profile import SessionProfiler
+
+        return SessionProfiler(Path(self.path), self._open, x_BX)
 
 
 class OnnxRuntime:

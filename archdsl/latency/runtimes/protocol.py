@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any, Protocol
+from statistics import median
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 from archdsl.latency.failure import failed
 
@@ -28,6 +30,73 @@ class Loaded(Protocol):
     def timed(self, x_BX: NDArray[Any]) -> Callable[[], object]:
         """What one timed run does: from inputs at hand to outputs at hand, device synchronised."""
         ...
+
+
+@dataclass(frozen=True)
+class OpTime:
+    """One op of the network as a runtime runs it.
+
+    name:     the node of the artefact it is or is named for: an ONNX node's name, which begins with our node's path, or
+              that path itself; what it does not begin with any of our paths counts as unattributed
+    op_type:  what the runtime calls it (`FusedMatMul`, `Softmax`, `aten::addmm`)
+    ms:       of one run
+    also:     names of the nodes that the runtime fused into it
+    inserted: the runtime put it there by itself, to change a memory layout or a number format
+    """
+
+    name: str
+    op_type: str
+    ms: float
+    also: tuple[str, ...] = ()
+    inserted: bool = False
+
+
+@dataclass(frozen=True)
+class OpProfile:
+    """The ops of one run, in the order in which they ran.
+
+    run_ms: the median, over the runs, of the sum of their ops. On a noisy machine it is more than the sum of `ops`,
+            each of which is a median of its own
+    runs:   how many were looked at; method: how, in words
+    """
+
+    ops: tuple[OpTime, ...]
+    run_ms: float
+    runs: int
+    method: str
+
+    @classmethod
+    def of_runs(cls, ops: Sequence[OpTime], runs_ms: Sequence[Sequence[float]], method: str) -> Self:
+        """The medians of `runs_ms`: for each run the ms of each of `ops`. Ops that take no time are left out."""
+        taken = [replace(op, ms=median(ms)) for op, ms in zip(ops, zip(*runs_ms, strict=True), strict=True)]
+        return cls(tuple(op for op in taken if op.ms > 0), median(map(sum, runs_ms)), len(runs_ms), method)
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        ops = tuple(OpTime(**{**op, "also": tuple(op["also"])}) for op in data["ops"])
+        return cls(ops, float(data["run_ms"]), int(data["runs"]), str(data["method"]))
+
+
+class Profiler(Protocol):
+    """A second copy of a loaded network, its runtime's own profiler on. Runs of several take turns."""
+
+    def run(self) -> object:
+        """One run, outputs at hand."""
+        ...
+
+    def finish(self, uncounted: int) -> OpProfile:
+        """What the ops took, the first `uncounted` runs left out. Called once, after the last run."""
+        ...
+
+
+@runtime_checkable
+class Profilable(Protocol):
+    """A loaded network whose runtime tells what each op takes. The method is optional in `Loaded`."""
+
+    def profiler(self, x_BX: NDArray[Any]) -> Profiler: ...
 
 
 class Runtime(Protocol):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from archdsl.latency.machine import cpu_name
-from archdsl.latency.runtimes.protocol import library_version
+from archdsl.latency.runtimes.protocol import Profiler, library_version
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -16,18 +16,23 @@ if TYPE_CHECKING:
 
 
 class Module:
-    """A network in eval mode, run without autograd. Its weights are the seeded initial ones."""
+    """A network in eval mode, run without autograd, with the weights that stand in for trained ones."""
 
     known_ms: float | None = None
 
-    def __init__(self, spec_text: str, name: str, threads: int):
+    def __init__(self, artefact: Artefact, threads: int):
         import torch
 
-        from archdsl.compiler import build
+        from archdsl.backends import backend
+        from archdsl.latency.networks import network_of
         from archdsl.spec.load import loads
 
         torch.set_num_threads(threads)
-        self.module = build(loads(spec_text, name)).eval()
+        form = artefact.build or "deploy"
+        network = network_of(loads(artefact.text or "", artefact.name), form)
+        self.paths = [node.path for node in network.graph.live()]
+        options = {"deploy": True} if form == "deploy" else {}
+        self.module = backend("torch").emit(network.graph, network.weights, **options).eval()
 
     def outputs(self, x_BX: NDArray[Any]) -> list[NDArray[Any]]:
         import torch
@@ -47,6 +52,13 @@ class Module:
 
         return run
 
+    def profiler(self, x_BX: NDArray[Any]) -> Profiler:
+        import torch
+
+        from archdsl.latency.runtimes.torch_profile import ModuleProfiler
+
+        return ModuleProfiler(self.module, self.paths, torch.from_numpy(x_BX))
+
 
 class TorchEager:
     name = "torch"
@@ -63,7 +75,7 @@ class TorchEager:
         return cpu_name()
 
     def load(self, artefact: Artefact, target: Target) -> Module:
-        return Module(artefact.text or "", artefact.name, target.threads)
+        return Module(artefact, target.threads)
 
 
 RUNTIME = TorchEager()

@@ -1,0 +1,76 @@
+"""Which ONNX form of a network each runtime gets, where the fastest differs.
+
+Swin-T in its deploy form against timm's export of the same weights, one thread of a Zen 4 server core, static batch:
+how many times as fast, by the median of paired ratios of CPU time (`benchmarks/onnx_network_forms.py`). The machine was
+busy with other work; where there are two numbers, they are the lowest and highest of several runs. ONNX Runtime 1.31,
+OpenVINO 2026.4, `-` where not measured.
+
+    attention  linears  tokens   hidden    onnxruntime fp32            openvino bf16
+                                           batch 1       batch 8       batch 1       batch 8
+    products   whole    batched  given     1.04 - 1.05   1.03 - 1.04   1.02 - 1.05   1.05
+    products   cut      batched  given     1.05 - 1.07   1.03          1.03 - 1.06   1.06
+    products   cut      rows     given     -             -             1.06          1.06
+    op         whole    batched  given     1.04 - 1.07   1.01 *        1.01          -
+    op         cut      batched  given     1.06 - 1.11   1.01 *        1.01          -
+    op         cut      batched  wider     1.05          1.01 *        1.00          -
+    op         cut      rows     wider     1.12          1.06          -             -
+
+* with the op on four axes where the bias differs by window; now, as in the last row, there are products in its place.
+Against each other, in a run of their own on ONNX Runtime at batch 1: "rows" 1.013 and "wider" 1.008 times as fast as
+the same without, and both together 1.027.
+
+What else was tried on whole networks: heads first, [1, 3 h, C, d] as weight (no transposes, but products that ONNX
+Runtime does not pack: 0.88); windows on an axis of their own, five axes (as fast on ONNX Runtime, but OpenVINO fuses no
+attention, 1.00 to 1.01); k transposed at once (OpenVINO then cannot make it part of the product: 1.02 where 1.04).
+Matrix products are 75 % of the time on ONNX Runtime and 81 % on OpenVINO in bf16, and run at about 0.9 of their peak.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from archdsl.passes.cut_linears import cut
+from archdsl.passes.runner import Pass
+from archdsl.passes.widen_hidden import widen
+
+
+@dataclass(frozen=True)
+class Forms:
+    """The choices that runtimes do not agree on. The defaults are the plain forms that fusers look for.
+
+    attention: "products" is MatMul - Add - Softmax - MatMul; "op" is one `Attention` op, which needs opset 23
+    linears: "whole" is one product and a Split where a linear's result is cut (q, k and v); "cut" is one for each part
+    tokens: "rows" holds tokens as [B * N, C] where that makes no difference; for a batch of known size
+    hidden: "wider" keeps hidden layers off multiples of 1024 channels (`passes.widen_hidden`)
+    """
+
+    attention: Literal["products", "op"] = "products"
+    linears: Literal["whole", "cut"] = "whole"
+    tokens: Literal["batched", "rows"] = "batched"
+    hidden: Literal["given", "wider"] = "given"
+
+    @property
+    def opset(self) -> int:
+        """The oldest opset that has these forms (and LayerNormalization and Gelu as single ops)."""
+        return 23 if self.attention == "op" else 20
+
+    @property
+    def passes(self) -> tuple[Pass, ...]:
+        """What rewrites the network before it is written."""
+        return (cut,) * (self.linears == "cut") + (widen,) * (self.hidden == "wider")
+
+
+PLAIN = Forms()
+
+FORMS: Mapping[str, Forms] = {
+    "onnxruntime": Forms(attention="op", linears="cut", tokens="rows", hidden="wider"),
+    "openvino": Forms(linears="cut"),
+    "tensorrt": PLAIN,
+}
+
+
+def forms_for(runtime: str) -> Forms:
+    """The forms of a runtime by its name; the plain ones for a runtime that has not been measured."""
+    return FORMS.get(runtime, PLAIN)

@@ -1,0 +1,66 @@
+"""Which nodes of a network fp16's range is too small for, found by running it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx
+
+from archdsl.backends.probe import probe_images
+from archdsl.backends.torch_fx import emit
+from archdsl.ir.graph import Node
+from archdsl.passes.network import Network
+
+LARGEST_FP16 = 65504.0
+HEADROOM = 8.0
+"""How far below the end of the range the values of a few images must stay, for the images that were not run."""
+
+
+def beyond_fp16(network: Network, images: torch.Tensor | None = None) -> frozenset[str]:
+    """Paths of the nodes that make or read a value which, times HEADROOM, does not fit into fp16, or hold such numbers.
+
+    images: [B, C, H, W]; by default two of `probe_images`
+    """
+    ranges = largest_values(network, images)
+    large = {path for path, largest in ranges.items() if not largest * HEADROOM <= LARGEST_FP16}
+
+    def needs_fp32(node: Node) -> bool:
+        # what reads a large value would be given it in fp16, however small what it makes of it
+        return (
+            node.path in large
+            or any(x.path in large for x in node.inputs)
+            or any(not _fits(numbers) for numbers in network.of(node).values())
+        )
+
+    return frozenset(node.path for node in network.graph.live() if needs_fp32(node))
+
+
+def _fits(numbers: np.ndarray[Any, Any]) -> bool:
+    """Whether the numbers, which no image changes, fit into fp16."""
+    return not numbers.size or bool(max(numbers.max(), -numbers.min()) <= LARGEST_FP16)
+
+
+def largest_values(network: Network, images: torch.Tensor | None = None) -> dict[str, float]:
+    """For each node that makes something of the images, the largest |value| seen."""
+    if images is None:
+        images = torch.from_numpy(probe_images(network.graph.inputs[0].type.shape, 2))
+    watcher = _Watcher(emit(network.graph, network.weights).eval())
+    with torch.inference_mode():
+        watcher.run(images)
+    return watcher.largest
+
+
+class _Watcher(fx.Interpreter):
+    """Runs a module and remembers how large the values of its nodes were."""
+
+    def __init__(self, module: fx.GraphModule):
+        super().__init__(module)
+        self.largest: dict[str, float] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        if "path" in n.meta and isinstance(value, torch.Tensor) and value.is_floating_point():
+            self.largest[n.meta["path"]] = float(value.abs().max())
+        return value

@@ -1,0 +1,182 @@
+"""TensorRT itself: importing it, the versions we know, what it says while it works, the GPU it would work on."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections import deque
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any, Protocol, cast
+
+from archdsl.backends.trt import api as api
+from archdsl.errors import BackendError, Problem, at_argument
+
+OLDEST, NEWEST = (10, 12), 11
+"""The oldest minor and the newest major version this backend is written for; see the extra `tensorrt`."""
+
+INSTALL = "pip install 'archdsl[tensorrt]'"
+
+
+class TensorRT(api.Constructors, Protocol):
+    """The module `tensorrt`, as far as we use it."""
+
+    __version__: str
+    BuilderFlag: api.BuilderFlag
+    HardwareCompatibilityLevel: api.HardwareCompatibilityLevel
+    ILogger: type[Any]  # to be subclassed, as api.ILogger
+    IProfiler: type[Any]  # to be subclassed, as api.IProfiler
+    LayerInformationFormat: api.LayerInformationFormat
+    MemoryPoolType: api.MemoryPoolType
+    NetworkDefinitionCreationFlag: api.NetworkDefinitionCreationFlag
+    ProfilingVerbosity: api.ProfilingVerbosity
+    TensorIOMode: api.TensorIOMode
+
+
+def failure(rule: str, message: str, hint: str | None = None, *, at: str = "tensorrt") -> BackendError:
+    """A BackendError about TensorRT."""
+    return BackendError(Problem(at_argument("tensorrt", at), rule, message, hint))
+
+
+def load_tensorrt() -> TensorRT:
+    """The module `tensorrt`. Errors: BackendError when it is missing, incomplete, or of a version we do not know."""
+    try:
+        found = import_module("tensorrt")
+    except ModuleNotFoundError as error:
+        if error.name == "tensorrt":
+            raise failure("missing-library", "TensorRT is not installed", INSTALL) from error
+        raise failure(
+            "missing-library", f"TensorRT is installed in part: there is no module {error.name}", INSTALL
+        ) from error
+    except Exception as error:  # the bindings load shared libraries, and say in many ways that they cannot
+        raise failure(
+            "missing-library",
+            f"TensorRT's Python bindings are there, but its libraries cannot be loaded: {_line(error)}",
+            f"{INSTALL} brings them; a system-wide TensorRT must be on LD_LIBRARY_PATH",
+        ) from error
+    trt = cast(TensorRT, found)
+    check_version(str(getattr(trt, "__version__", "")))
+    return trt
+
+
+def check_version(version: str) -> None:
+    """Errors: BackendError when this is not a version of TensorRT that the backend is written for."""
+    match = re.match(r"(\d+)\.(\d+)", version)
+    known = f"this backend needs TensorRT {OLDEST[0]}.{OLDEST[1]} to {NEWEST}.x"
+    if not match:
+        raise failure("version", f"the module `tensorrt` has no version; {known}", INSTALL)
+    number = (int(match[1]), int(match[2]))
+    if number < OLDEST:
+        raise failure("version", f"TensorRT {version} is too old; {known}", f"{INSTALL} --upgrade")
+    if number[0] > NEWEST:
+        raise failure("version", f"TensorRT {version} is newer than this release of archdsl; {known}", INSTALL)
+
+
+# ---- what it says
+
+ERRORS = ("INTERNAL_ERROR", "ERROR")
+_MEMORY = re.compile(r"out.?of.?memory|insufficient memory|bad_alloc|cudaErrorMemoryAllocation", re.IGNORECASE)
+
+
+@dataclass
+class Log:
+    """What TensorRT said: the last errors and warnings, in order. `logger` is what TensorRT writes to.
+
+    The logger must live as long as anything that was made with it.
+    """
+
+    messages: deque[tuple[str, str]] = field(default_factory=lambda: deque(maxlen=200))
+    logger: api.ILogger = field(init=False)
+
+    def note(self, severity: api.Member, text: str) -> None:
+        """Keep a message, unless it is chatter. Never raises: the caller is C++."""
+        with contextlib.suppress(Exception):
+            name = severity.name
+            if name in ERRORS or name == "WARNING":
+                self.messages.append((name, text.strip()))
+
+    def errors(self, last: int = 5) -> list[str]:
+        """The last errors, without repetitions."""
+        found = dict.fromkeys(text for severity, text in list(self.messages) if severity in ERRORS)
+        return list(found)[-last:]
+
+    def warnings(self) -> list[str]:
+        return list(dict.fromkeys(text for severity, text in list(self.messages) if severity == "WARNING"))
+
+    def told(self, otherwise: str = "TensorRT gave no reason") -> str:
+        """The last errors as one text."""
+        return "; ".join(self.errors()) or otherwise
+
+    def memory_ran_out(self) -> bool:
+        return any(_MEMORY.search(text) for text in self.errors())
+
+
+def open_log(trt: TensorRT) -> Log:
+    """A log with a logger for TensorRT to write to."""
+    log = Log()
+    # A base known only at run time. No __init__ of our own: the bindings insist that theirs runs, and so it does.
+    methods = {"log": lambda _self, severity, msg: log.note(severity, msg)}
+    log.logger = type("Logger", (trt.ILogger,), methods)()
+    return log
+
+
+def gave_up(what: str, log: Log, error: BaseException | None = None) -> BackendError:
+    """The error for something TensorRT returned nothing for, or raised."""
+    reason = log.told(_line(error) if error else "TensorRT gave no reason")
+    if log.memory_ran_out() or isinstance(error, MemoryError) or (error and _MEMORY.search(str(error))):
+        hint = "use a smaller batch or `workspace_bytes`, or end what else uses the GPU"
+        return failure("out-of-memory", f"memory ran out while TensorRT {what}: {reason}", hint)
+    return failure("tensorrt", f"TensorRT failed while it {what}: {reason}")
+
+
+def make_builder(trt: TensorRT, log: Log) -> api.Builder:
+    """A builder. Errors: BackendError when there is no GPU that TensorRT can use."""
+    try:
+        return trt.Builder(log.logger)
+    except Exception as error:
+        raise no_gpu(trt, log, error) from error
+
+
+def make_runtime(trt: TensorRT, log: Log) -> api.Runtime:
+    """A runtime. Errors: BackendError when there is no GPU that TensorRT can use."""
+    try:
+        return trt.Runtime(log.logger)
+    except Exception as error:
+        raise no_gpu(trt, log, error) from error
+
+
+def no_gpu(trt: TensorRT, log: Log, error: BaseException) -> BackendError:
+    if log.memory_ran_out() or isinstance(error, MemoryError):
+        return gave_up("started", log, error)
+    message = f"TensorRT {trt.__version__} found no GPU that it can use: {log.told(_line(error))}"
+    return failure("no-gpu", message, "`nvidia-smi` shows the GPUs and the driver; TensorRT runs on NVIDIA GPUs only")
+
+
+def gpu_name() -> str | None:
+    """The GPU that torch, or else NVIDIA's own library, would use first; None when there is none. Never raises."""
+    for ask in (_gpu_by_torch, _gpu_by_nvml):
+        with contextlib.suppress(Exception):
+            name = ask()
+            if name:
+                return name
+    return None
+
+
+def _gpu_by_torch() -> str | None:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+
+
+def _gpu_by_nvml() -> str | None:
+    nvml = import_module("pynvml")
+    nvml.nvmlInit()
+    try:
+        name = nvml.nvmlDeviceGetName(nvml.nvmlDeviceGetHandleByIndex(0))
+        return name.decode() if isinstance(name, bytes) else str(name)
+    finally:
+        nvml.nvmlShutdown()
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

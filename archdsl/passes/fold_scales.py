@@ -1,0 +1,94 @@
+"""Let the linear before a factor multiply by it.
+
+    scale of the logits, q being channels of a linear    ->  those rows of the linear times the scale
+    layer_scale(linear(x))                               ->  linear'(x), its rows times gamma
+
+Softmax's q is then scaled before the first product, which is what runtimes look for when they fuse attention, and fp16
+logits stay small.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from archdsl.ir.graph import Graph, Node, Value
+from archdsl.ir.op import Op
+from archdsl.ops import Attention, Conv2d, LayerScale, Linear, Reorder, Slice
+from archdsl.passes.network import Array, Network, Rewriting
+from archdsl.passes.readers import Readers
+from archdsl.passes.runner import Pass
+
+
+def fold_scales(network: Network) -> Network:
+    """The same function with factors moved into the linears before them."""
+    readers, factors, gone = Readers(network.graph), dict[Node, Array](), set[Node]()
+    for node in network.graph.live():
+        rows: Rows | None = None
+        factor: Array | float = 1.0
+        if isinstance(node.op, Attention) and node.op.scale != 1:
+            rows, factor = _rows_of_query(node, readers), node.op.scale
+        elif isinstance(node.op, LayerScale):
+            source = readers.only_linear_before(node, through_padding=True)
+            rows, factor = Rows(source) if source else None, network.of(node)[""]
+        if rows is not None:
+            factors.setdefault(rows.of, np.ones(_num_rows(rows.of)))[rows.start : rows.stop] *= factor
+            gone.add(node)
+    rewriting = Rewriting(network)
+
+    def make(new: Graph, node: Node, inputs: tuple[Value, ...]) -> Value:
+        if node in factors:
+            by_row = factors[node].astype(np.float32)
+            tensors = {
+                key: numbers * by_row.reshape(-1, *[1] * (numbers.ndim - 1))
+                for key, numbers in network.of(node).items()
+            }
+            return rewriting.put(new, node.op, inputs, node.path, tensors)
+        if node in gone:
+            if not isinstance(node.op, Attention):
+                return inputs[0]
+            return new.add(replace(node.op, scale=1.0), *inputs, path=node.path)
+        return new.add(node.op, *inputs, path=node.path)
+
+    return rewriting.done(network.graph.rebuild(make))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows start, …, stop - 1 of a linear's weight."""
+
+    of: Node
+    start: int = 0
+    stop: int | None = None
+
+
+def _rows_of_query(node: Node, readers: Readers) -> Rows | None:
+    """The rows of a linear that make nothing but this attention's q."""
+    x = node.inputs[0]
+    while isinstance(x.op, Reorder) and readers.alone(x):
+        x = x.inputs[0]
+    if not readers.alone(x):
+        return None
+    if isinstance(x.op, Linear):
+        return Rows(x)
+    if not isinstance(x.op, Slice):
+        return None
+    cut, source = x.op, x.inputs[0]
+    if not isinstance(source.op, Linear) or readers.is_output(source):
+        return None
+    others = [other.op for other in readers.of(source) if other is not x]
+    return Rows(source, cut.start, cut.stop) if all(_apart(cut, other) for other in others) else None
+
+
+def _apart(cut: Slice, other: Op) -> bool:
+    """Whether `other` is a slice that has no channel in common with `cut`."""
+    return isinstance(other, Slice) and (other.stop <= cut.start or cut.stop <= other.start)
+
+
+def _num_rows(node: Node) -> int:
+    assert isinstance(node.op, Linear | Conv2d)
+    return node.op.d_out if isinstance(node.op, Linear) else node.op.c_out
+
+
+fold = Pass("fold_scales", fold_scales)

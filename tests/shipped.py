@@ -1,0 +1,74 @@
+"""The shipped networks in tests: which differ, how large they are run, and weights that let the image through."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from timm_references import images, telling
+from torch import fx, nn
+
+import archdsl
+from archdsl.spec.model import Spec
+
+SPECS = Path(__file__).parents[1] / "specs"
+NAMES = sorted(path.stem for path in SPECS.glob("*.yaml"))
+FULL_MACS = 5_000_000_000
+"""Up to this size (Swin-T, DeiT-S, ConvNeXt-T) networks are run as they are; larger ones with fewer blocks."""
+BLOCKS = 2
+"""So many blocks of each stage are left of the larger ones: one with and one without shift. Widths and sizes stay."""
+
+
+@cache
+def at_test_size(name: str) -> Spec:
+    """The spec, or, when it is large, the same with BLOCKS blocks a stage."""
+    spec = archdsl.load(name)
+    if spec.expect is None or spec.expect.macs is None or spec.expect.macs <= FULL_MACS:
+        return spec
+    depths = {f"stages.{i}.depth": min(BLOCKS, len(stage.blocks)) for i, stage in enumerate(spec.stages)}
+    return archdsl.load(name, set=depths)
+
+
+@cache
+def distinct(*, full: bool = False) -> list[str]:
+    """The names of the specs, without those that are, at the size they are run, the network of an earlier one."""
+    found: dict[str, str] = {}
+    for name in NAMES:
+        spec = archdsl.load(name) if full else at_test_size(name)
+        found.setdefault(archdsl.identity(spec, training=False), name)
+    return list(found.values())
+
+
+def telling_module(spec: Spec, seed: int = 0) -> fx.GraphModule:
+    """The train form in eval mode. Batch norms have the statistics of images: with others, activations explode."""
+    module = telling(archdsl.build(spec), seed)
+    norms = [each for each in module.modules() if isinstance(each, nn.BatchNorm1d)]
+    if norms:
+        for norm in norms:
+            norm.momentum = None  # the mean over all that comes
+            norm.reset_running_stats()
+            norm.train()
+        module.eval()
+        for norm in norms:
+            norm.train()
+        with torch.no_grad():
+            module(images(4, *spec.input.size, seed=7))
+    return module.eval()
+
+
+def numbers_of(module: nn.Module) -> dict[str, np.ndarray]:
+    """Its state dict as arrays, without the step counters of batch norms."""
+    return {name: value.numpy() for name, value in module.state_dict().items() if value.is_floating_point()}
+
+
+def difference(got: torch.Tensor, want: torch.Tensor) -> float:
+    """The largest difference, as a share of the largest number wanted; NaN when there is one."""
+    assert got.shape == want.shape
+    return ((got - want).abs().max() / want.abs().max()).item()
+
+
+def assert_telling(logits: torch.Tensor) -> None:
+    """A comparison says something only if the logits depend on the image."""
+    assert difference(logits[1:], logits[:1].expand_as(logits[1:])) > 0.1, "these weights do not let the images through"
