@@ -46,7 +46,8 @@ def test_rows_say_what_differs_from_the_base(study: tuple[Front, tuple[FrontRow,
     _, rows = study
     space = fake_space()
     for row in rows:
-        changed = dict(part.rsplit(" ", 1) for part in row.differs.split(", ") if "{" not in part and "}" not in part)
+        parts = [part for part in row.differs.split(", ") if part and "{" not in part and "}" not in part]
+        changed = dict(part.rsplit(" ", 1) for part in parts)
         settings = space.settings_of(row.record.picks)
         base = space.settings_of(space.picks_of(space.base) or {})
         expected = {path: value for path, value in settings.items() if base[path] != value and path != "defaults"}
