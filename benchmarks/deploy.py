@@ -175,7 +175,7 @@ def file_run(runtime: str, path: Path, images: torch.Tensor, threads: int) -> Ru
 
 def agree(runs: dict[str, Run]) -> None:
     """The first two compute the same; at bf16 within its rounding."""
-    first, second = (np.array(run(), dtype=np.float64) for run in list(runs.values())[:2])
+    first, second = (np.array(run()).astype(np.float64) for run in list(runs.values())[:2])
     error = np.abs(first - second).max() / np.abs(first).max()
     if not error < 0.1:
         raise SystemExit(f"the networks do not agree: {error:.2g} of the largest output")
