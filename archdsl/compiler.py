@@ -147,8 +147,8 @@ def export_onnx(
     deploy: the deploy form; else the train form, whose initializers are the state dict
     precision: of the deploy form: fp32, fp16, bf16 or int8
     batch: images at once; None leaves the batch axis dynamic (static shapes run faster on most runtimes)
-    runtime: which one the file is for (`onnxruntime`, `openvino`): the deploy form is written as was measured to be
-        fastest there, and runs elsewhere too; by default in the plain form that all fusers look for
+    runtime: which one the file is for (`onnxruntime`, `openvino`): the deploy form, but for int8, is written as was
+        measured to be fastest there, and runs elsewhere too; by default in the plain form that all fusers look for
     images: [N, C, H, W], real ones, from which int8 takes its ranges
     """
     from archdsl.backends.onnx_forms import PLAIN, forms_for

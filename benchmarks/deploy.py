@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
@@ -37,7 +38,10 @@ import torch
 from timm_models import timm_model
 
 import archdsl
+from archdsl.backends.parity import parity_of
 from archdsl.latency.intervals import paired_ratio
+from archdsl.latency.stand_in import stand_in_weights
+from archdsl.spec.lower import lower
 
 SWIN_T, SWIN_B = "swin_tiny_patch4_window7_224", "swin_base_patch4_window7_224"
 Run = Callable[[], object]
@@ -98,7 +102,7 @@ def swin_t_runs(runtime: str, batch: int, threads: int) -> dict[str, Run]:
         "timm Swin-T": timm_run(runtime, reference, images, threads),
         "archdsl Swin-T": our_run(runtime, "swin_t", images, threads, weights),
     }
-    agree(runs)
+    agree(runs, "bf16" if runtime.endswith("bf16") else "fp32")
     for spec in ("swin_free_t", "swin_free_t_br"):
         runs[f"archdsl {spec}"] = our_run(runtime, spec, images, threads)
     return runs
@@ -111,9 +115,9 @@ def swin_b_runs(runtime: str, batch: int, threads: int) -> dict[str, Run]:
     return {f"archdsl {spec}": our_run(runtime, spec, images, threads) for spec in specs}
 
 
-def our_run(
-    runtime: str, spec: str, images: torch.Tensor, threads: int, weights: dict[str, torch.Tensor] | None = None
-) -> Run:
+def our_run(runtime: str, spec: str, images: torch.Tensor, threads: int, weights: dict[str, Any] | None = None) -> Run:
+    if weights is None:
+        weights = stand_in_weights(lower(archdsl.load(spec)))
     if runtime in ("torch", "compile"):
         return torch_run(archdsl.build(spec, weights, deploy=True), images, compiled=runtime == "compile")
     with tempfile.TemporaryDirectory() as folder:
@@ -173,12 +177,12 @@ def file_run(runtime: str, path: Path, images: torch.Tensor, threads: int) -> Ru
 # ---- how they race
 
 
-def agree(runs: dict[str, Run]) -> None:
-    """The first two compute the same; at bf16 within its rounding."""
+def agree(runs: dict[str, Run], precision: str) -> None:
+    """The first two compute the same, within the precision's gate."""
     first, second = (np.array(run()).astype(np.float64) for run in list(runs.values())[:2])
-    error = np.abs(first - second).max() / np.abs(first).max()
-    if not error < 0.1:
-        raise SystemExit(f"the networks do not agree: {error:.2g} of the largest output")
+    found = parity_of(second, first, precision)
+    if not found.passed:
+        raise SystemExit(f"the networks do not agree: {found}")
 
 
 def race(runs: dict[str, Run], rounds: int) -> dict[str, list[float]]:
@@ -250,12 +254,21 @@ def on_cuda(rounds: int, *, rehearse: bool) -> None:
                         f"timm {pair.spec}": on_device(reference.to(device, dtype), images.to(dtype), mode),
                         f"archdsl {pair.spec}": on_device(ours.to(device), images, mode),
                     }
+                    _agree_on_device(reference, ours, images, precision)
                     _cuda_rows(precision, mode, batch, race(runs, max(5, rounds // batch)))
                 alone = {}
                 for name in OURS_ALONE[:1] if rehearse else ("swin_b", *OURS_ALONE):
                     module = archdsl.build(archdsl.load(name, set=shallow), deploy=True, precision=precision)
                     alone[f"archdsl {name}"] = on_device(module.to(device), images, mode)
                 _cuda_rows(precision, mode, batch, race(alone, max(5, rounds // batch)))
+
+
+@torch.inference_mode()
+def _agree_on_device(reference: torch.nn.Module, ours: torch.nn.Module, images: torch.Tensor, precision: str) -> None:
+    theirs = reference(images.to(next(reference.parameters()).dtype))
+    found = parity_of(ours(images).float().cpu().numpy(), theirs.float().cpu().numpy(), precision)
+    if not found.passed:
+        raise SystemExit(f"the networks do not agree: {found}")
 
 
 def on_device(model: torch.nn.Module, images: torch.Tensor, mode: str) -> Run:

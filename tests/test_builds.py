@@ -237,6 +237,9 @@ def test_weights_that_are_not_numbers_are_named(micro, tmp_path, capsys):
         ("--emit tensorrt --no-deploy", "an engine is always made from the deploy form"),
         ("--emit source --precision bf16", "--precision is about onnx, pt2, tensorrt"),
         ("--emit torch --batch 8", "--batch is about onnx, pt2, tensorrt"),
+        ("--emit pt2 --for openvino", "--for is about onnx, but pt2 is what is made"),
+        ("--emit onnx --for openvino --no-deploy", "the train form is written in one way for all runtimes"),
+        ("--emit onnx --engine refit=true", "--engine is about tensorrt, but onnx is what is made"),
         ("--from timm", "--from is about a weights file, and there is none"),
         ("--allow-pickle", "--allow-pickle is about a weights file, and there is none"),
         ("--batch 0", "a batch is a whole number from 1 to 4096, or `dynamic`, but got '0'"),
@@ -252,7 +255,7 @@ def test_wishes_that_make_no_sense_are_one_clear_message(options, message, micro
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("options", ["--emit onnx", "--precision fp16"])
+@pytest.mark.parametrize("options", ["--emit onnx", "--precision fp16", "--for openvino", "--batch 8"])
 def test_what_to_write_needs_a_place_to_write_it(options, micro, capsys):
     assert run(["build", str(micro), *options.split()]) == 1
     assert "says what to write, but not where" in capsys.readouterr().err

@@ -288,6 +288,20 @@ def test_what_is_beyond_fp16_stays_fp32_by_itself_and_would_be_infinite_otherwis
     assert not parity_of(got, want, "fp16").passed
 
 
+def test_attention_whose_logits_fp16_cannot_hold_stays_fp32():
+    """Its q, k and result are small enough; ONNX Runtime's CPU kernels widen by themselves, a GPU's would overflow."""
+    g = Graph()
+    y = attention(g, "a", tokens(g), WINDOWS)
+    g.output("y", g.add(Linear(8, 5), y, path="fc"))
+    weights = random_weights(g)
+    network, x = run_passes(Network(g, weights), DEPLOYMENT)[0], torch.from_numpy(inputs(g)[0])
+    (attends,) = (node.path for node in network.graph.live() if isinstance(node.op, Attention))
+    assert beyond_fp16(network, x) == frozenset()
+    qkv = next(name for name in network.weights if name.endswith("qkv.weight"))
+    large = {**network.weights, qkv: network.weights[qkv] * np.float32(500)}
+    assert beyond_fp16(Network(network.graph, large), x) == {attends}
+
+
 def test_weights_beyond_fp16_stay_fp32_whatever_they_make():
     """A linear with weights of 1e5 on inputs near 1e-5: its result is small, its weights would be infinite."""
     g = Graph()

@@ -1,4 +1,4 @@
-"""The makers: each writes one kind of artefact to a folder, runs what it wrote, and says what it is."""
+"""The makers: each writes one kind of artefact to a folder, runs what it wrote if it can, and says what it is."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ from archdsl.weights.writing import write_weights
 from archdsl.writing import write_file
 
 TORCH = f"torch {torch.__version__}"
+
+MOST_ENGINE_IMAGES = 64
+"""The largest batch of an engine whose batch is dynamic."""
 
 
 def make_torch(ready: Ready, folder: Path) -> Made:
@@ -85,10 +88,6 @@ def make_pt2(ready: Ready, folder: Path) -> Made:
         outputs = outputs_of(torch.export.load(path).module(), ready.images, plan.batch)
     parity = ready.parity("pt2", outputs, plan.precision)
     return Made("pt2", (path,), plan.form, plan.precision, parity, TORCH, facts={"batch": plan.batch or "dynamic"})
-
-
-MOST_ENGINE_IMAGES = 64
-"""The largest batch of an engine whose batch is dynamic."""
 
 
 def make_tensorrt(ready: Ready, folder: Path) -> Made:

@@ -35,7 +35,7 @@ class Plan:
     deploy: the artefacts that run are made from the deploy form; else from the train form
     precision: of the artefacts that run
     batch: how many images those take at once; None leaves the batch axis dynamic
-    runtime: which one the ONNX file is for; by default none in particular (see `compiler.export_onnx`)
+    runtime: which one a deployed ONNX file is for; by default none in particular (see `compiler.export_onnx`)
     engine: options of the TensorRT builder (see `backends.trt.options.EngineOptions`)
     images: real ones, floats [N, C, H, W], to measure parity with and to calibrate int8; by default generated ones
     images_from: where they come from, in words
@@ -86,6 +86,9 @@ def _problems(plan: Plan) -> Iterator[Problem]:
     if plan.runtime is not None and plan.runtime not in FORMS:
         message = f"no ONNX form was measured for {plan.runtime!r}"
         yield wrong("--for", plan.runtime, message, f"use one of {', '.join(FORMS)}, or leave --for out")
+    elif plan.runtime is not None and "onnx" in plan.emit and (not plan.deploy or plan.precision == "int8"):
+        what = "int8" if plan.precision == "int8" else "the train form"
+        yield wrong("--for", plan.runtime, f"{what} is written in one way for all runtimes", "leave --for out")
     if plan.precision != "fp32" and not plan.deploy:
         message = f"the train form is fp32, so {plan.precision} needs the deploy form"
         yield wrong("--no-deploy", plan.precision, message, "leave --no-deploy out")
@@ -105,15 +108,19 @@ def _problems(plan: Plan) -> Iterator[Problem]:
 
 
 def _unused(plan: Plan) -> Iterator[Problem]:
-    """Wishes that only concern artefacts that run, when there is none."""
-    if set(plan.emit) & set(TO_RUN):
-        return
+    """Wishes about kinds that are not made."""
     batch = "dynamic" if plan.batch is None else str(plan.batch)
-    wishes = (("--precision", plan.precision, "fp32"), ("--batch", batch, "1"), ("--for", plan.runtime or "", ""))
-    for option, got, usual in wishes:
-        if got != usual:
-            message = f"{option} is about {', '.join(TO_RUN)}; {' and '.join(TO_OWN)} hold the network as it is"
-            yield Problem(at_argument(option, got), "wrong-value", message, "add --emit onnx, or leave it out")
+    engine = " ".join(f"{key}={value}" for key, value in plan.engine.items())
+    for option, got, usual, kinds in (
+        ("--precision", plan.precision, "fp32", TO_RUN),
+        ("--batch", batch, "1", TO_RUN),
+        ("--for", plan.runtime or "", "", ("onnx",)),
+        ("--engine", engine, "", ("tensorrt",)),
+    ):
+        if got != usual and not set(kinds) & set(plan.emit):
+            message = f"{option} is about {', '.join(kinds)}, but {' and '.join(plan.emit)} is what is made"
+            hint = f"add --emit {kinds[0]}, or leave {option} out"
+            yield Problem(at_argument(option, got), "wrong-value", message, hint)
 
 
 def _image_problems(plan: Plan, images: Array) -> Iterator[Problem]:

@@ -27,8 +27,8 @@ INVOLVED = ("archdsl", "numpy", "onnx", "onnx-ir", "onnxruntime", "openvino", "t
 def write_build(plan: Plan, out: str | os.PathLike[str]) -> dict[str, Any]:
     """Make the artefacts of `plan` the contents of the folder `out`. -> what `build.json` says.
 
-    Each artefact is read back and run on the same images as the network in its train form (fp32, PyTorch); when one
-    answers differently there is no build. After any error `out` is as it was.
+    Each artefact that can be run here is read back and run on the same images as the network in its train form (fp32,
+    PyTorch); when one answers differently there is no build. After any error `out` is as it was.
 
     Errors: ArchError for a plan that makes no sense, or a folder that is not ours or cannot be written; WeightsError;
         BackendError when an artefact cannot be made, or does not pass its numeric gate

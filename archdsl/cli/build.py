@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
@@ -83,12 +83,14 @@ def build(
     pt2       model.pt2, an exported program that runs without archdsl
     tensorrt  model.engine, for the NVIDIA GPU of this machine
 
-    Each artefact is run on the same images as the fp32 network; one that answers differently is refused. int8 needs
-    real images: an .npy file of floats [N, C, H, W], normalised, or a folder with train/ and val/ as for training.
-    Foreign weights are imported strictly: every tensor is used, or named as unused.
+    Each artefact but an engine is run on the same images as the fp32 network; one that answers differently is refused.
+    int8 needs real images: an .npy file of floats [N, C, H, W], normalised, or a folder with train/ and val/ as for
+    training. Foreign weights are imported strictly: every tensor is used, or named as unused.
     """
     spec, weights = _of_a_build(spec, weights)
-    _check_options(out, emit, precision, weights, source, allow_pickle)
+    artefacts = [("--emit", ", ".join(emit), ""), ("--precision", precision, "fp32"), ("--batch", batch, "1")]
+    artefacts += [("--for", runtime or "", ""), ("--engine", " ".join(engine), "")]
+    _check_options(out, artefacts, weights, source, allow_pickle)
     loaded = load(spec, set=list(overrides) or None)
     plan = Plan(
         loaded,
@@ -135,12 +137,19 @@ def _of_a_build(spec: str, weights: Path | None) -> tuple[str, Path | None]:
 
 
 def _check_options(
-    out: Path | None, emit: tuple[str, ...], precision: str, weights: Path | None, source: str | None, pickle: bool
+    out: Path | None,
+    artefacts: Sequence[tuple[str, str, str]],
+    weights: Path | None,
+    source: str | None,
+    pickle: bool,
 ) -> None:
-    """Errors: ArchError when an option would have no effect."""
+    """Errors: ArchError when an option would have no effect.
+
+    artefacts: the options about what is written, with what came and what is usual
+    """
     problems = []
-    if out is None and (emit or precision != "fp32"):
-        option, got = ("--emit", ", ".join(emit)) if emit else ("--precision", precision)
+    option, got = next(((option, got) for option, got, usual in artefacts if got != usual), ("", ""))
+    if out is None and option:
         message = f"{option} says what to write, but not where"
         problems.append(Problem(at_argument(option, got), "missing-key", message, "give a folder with -o"))
     for option, got, given in (("--from", source or "", bool(source)), ("--allow-pickle", "", pickle)):
