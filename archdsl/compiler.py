@@ -151,7 +151,7 @@ def export_onnx(
         measured to be fastest there, and runs elsewhere too; by default in the plain form that all fusers look for
     images: [N, C, H, W], real ones, from which int8 takes its ranges
     """
-    from archdsl.backends.onnx_forms import PLAIN, forms_for
+    from archdsl.backends.onnx_dialects import PLAIN, dialect_for
 
     spec, onnx = as_spec(spec), backend("onnx")
     metadata = {
@@ -167,8 +167,8 @@ def export_onnx(
         _export_int8(_deployed(spec, weights, seed=seed), path, images, batch, metadata)
     elif deploy:
         network = _deployed(spec, weights, precision=precision, seed=seed)
-        forms = forms_for(runtime) if runtime else PLAIN
-        onnx.save(network.graph, path, network.weights, batch=batch, forms=forms, metadata=metadata)
+        dialect = dialect_for(runtime) if runtime else PLAIN
+        onnx.save(network.graph, path, network.weights, batch=batch, dialect=dialect, metadata=metadata)
     else:
         _only_deployed(precision)
         onnx.save(compile(spec), path, weights, batch=batch, seed=seed, metadata=metadata)

@@ -8,8 +8,11 @@ import signal
 import subprocess
 import sys
 import time
+from typing import ClassVar
 
 import numpy as np
+
+from archdsl.latency.runtimes import Runtime
 
 
 def segfault():
@@ -101,13 +104,10 @@ class Network:
         return lambda: np.sqrt(numbers)
 
 
-class Faulty:
+class Faulty(Runtime):
     name = "faulty"
     kinds = ("spec",)
-    devices = ("cpu",)
-    precisions = ("fp32",)
-    analytic = False
-    bounded_memory = True
+    precisions: ClassVar = {"cpu": ("fp32",)}
 
     def version(self):
         return "1"

@@ -11,7 +11,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 
-from archdsl.backends.onnx_forms import PLAIN
+from archdsl.backends.onnx_dialects import PLAIN
 from archdsl.backends.onnx_model import emit, serialize
 from archdsl.ir.graph import Graph, Input
 
@@ -49,11 +49,11 @@ def checked(g: Graph, weights: Mapping[str, np.ndarray] | None = None, **how: An
             del sides[0:1]
         unknown = [d for d in sides if not d.dim_value]
         assert not unknown, f"{value.name} has a side of unknown size"
-    _agrees_with_the_graph(inferred, g, how.get("batch") if how.get("forms", PLAIN).tokens == "rows" else None)
+    _agrees_with_the_graph(inferred, g, how.get("batch") if how.get("dialect", PLAIN).tokens == "rows" else None)
 
     graph = proto.graph
     assert [(o.domain, o.version) for o in proto.opset_import] == [
-        ("", how.get("opset", how.get("forms", PLAIN).opset))
+        ("", how.get("opset", how.get("dialect", PLAIN).opset))
     ]
     assert not {node.op_type for node in graph.node} & UNWANTED
     names = Counter([v.name for v in graph.input] + [t.name for t in graph.initializer])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
 import textwrap
+import time
 import warnings
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from test_timing import timing
 
 from archdsl.errors import MeasureError
 from archdsl.latency import RUNTIMES, Artefact, CacheWarning, Reference, Target, TimingCache, Worker, measure
+from archdsl.latency.cache_file import MIGRATIONS, SCHEMA, TABLES
 from archdsl.writing import cache_folder
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -180,6 +183,119 @@ def test_a_newer_version_is_left_alone(cache):
     with pytest.warns(CacheWarning, match="a newer archdsl wrote it"):
         assert not cache.put(network(), FINGERPRINT, timing())
     assert cache.path.read_bytes() == before
+
+
+OLD_FINGERPRINT = "onnxruntime 1.31.1 | cpu a processor | fp32 | batch 1 | threads 1 | archdsl 0.1.0 | method 1"
+
+
+@pytest.fixture
+def old(cache):
+    """A cache whose file the archdsl of schema 1 wrote: `abc` taken in peace, `def` contended."""
+    shutil.copyfile(ROOT / "tests" / "data" / "timings_schema_1.sqlite", cache.path)
+    return cache
+
+
+def rows(path, sql="SELECT key, graph_hash, fingerprint, build, date, body, checksum FROM timings"):
+    connection = sqlite3.connect(path)
+    found = connection.execute(sql).fetchall()
+    connection.close()
+    return found
+
+
+@pytest.mark.usefixtures("no_warnings")
+def test_a_file_of_schema_1_is_migrated_and_keeps_its_timings(old, tmp_path):
+    before = rows(old.path)
+    assert rows(old.path, "PRAGMA user_version") == [(1,)] and len(before) == 2
+    assert old.get(network(build="deploy"), OLD_FINGERPRINT) == timing()
+    assert rows(old.path) == before
+    assert rows(old.path, "SELECT DISTINCT network FROM timings") == [("",)]
+    assert rows(old.path, "PRAGMA user_version") == [(SCHEMA,)]
+    assert old.put(network(build="deploy", name="my_net"), OLD_FINGERPRINT, timing(median_ms=12.2))
+    assert rows(old.path, "SELECT network FROM timings ORDER BY network") == [("",), ("my_net",)]
+    new = TimingCache(tmp_path / "new")
+    new.put(network(), FINGERPRINT, timing())
+    tables = "SELECT name, sql FROM sqlite_master"
+    assert rows(old.path, tables) == rows(new.path, tables) == [("timings", TABLES[SCHEMA])]
+
+
+def test_there_is_a_table_and_a_migration_for_every_schema():
+    assert list(MIGRATIONS) == list(range(SCHEMA))
+    assert list(TABLES) == list(range(1, SCHEMA + 1))
+
+
+@pytest.mark.usefixtures("no_warnings")
+def test_a_row_too_damaged_to_migrate_does_not_keep_the_others_back(old):
+    change(old.path, "PRAGMA writable_schema = 1")
+    with sqlite3.connect(old.path) as connection:
+        connection.execute("PRAGMA writable_schema = 1")
+        connection.execute("UPDATE sqlite_master SET sql = replace(sql, 'body TEXT NOT NULL', 'body TEXT')")
+    connection.close()
+    change(old.path, "UPDATE timings SET body = NULL WHERE graph_hash = 'def'")
+    with sqlite3.connect(old.path) as connection:
+        connection.execute("PRAGMA writable_schema = 1")
+        connection.execute("UPDATE sqlite_master SET sql = replace(sql, 'body TEXT', 'body TEXT NOT NULL')")
+    connection.close()
+    assert old.get(network(build="deploy"), OLD_FINGERPRINT) == timing()
+    assert [entry.graph_hash for entry in old.entries()] == ["abc"]
+
+
+def test_a_migration_that_fails_half_way_leaves_the_file_as_it_was(old, monkeypatch):
+    before = rows(old.path)
+    monkeypatch.setitem(MIGRATIONS, 1, (*MIGRATIONS[1], "INSERT INTO timings SELECT * FROM timings_of_another_day"))
+    with pytest.warns(CacheWarning, match="could not be read: no such table"):
+        assert old.get(network(build="deploy"), OLD_FINGERPRINT) is None
+    monkeypatch.undo()
+    assert rows(old.path, "PRAGMA user_version") == [(1,)]
+    assert rows(old.path) == before
+    assert old.get(network(build="deploy"), OLD_FINGERPRINT) == timing()
+
+
+def test_a_full_disk_while_migrating_leaves_the_file_as_it_was(old, monkeypatch):
+    change(old.path, "PRAGMA journal_mode = WAL")
+    before, connect = rows(old.path), sqlite3.connect
+
+    def on_a_full_disk(*arguments, **options):
+        connection = connect(*arguments, **options)
+        connection.execute("PRAGMA max_page_count = 1")
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", on_a_full_disk)
+    with pytest.warns(CacheWarning, match="full"):
+        assert old.get(network(build="deploy"), OLD_FINGERPRINT) is None
+    monkeypatch.undo()
+    assert rows(old.path, "PRAGMA user_version") == [(1,)]
+    assert rows(old.path) == before
+
+
+def test_eight_processes_migrate_one_file_once(old):
+    program = """
+        import sys, time, warnings
+        from pathlib import Path
+        from archdsl.latency import TimingCache
+        from archdsl.latency.cache_file import MIGRATIONS
+        MIGRATIONS[1] = (*MIGRATIONS[1], "UPDATE timings SET date = date || '!'")
+        folder = Path(sys.argv[1])
+        (folder / f"{sys.argv[2]}.ready").touch()
+        while not (folder / "go").exists():
+            time.sleep(0.001)
+        assert len(TimingCache(folder).entries()) == 2
+    """
+    folder = old.path.parent
+    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(program), str(folder)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    readers = [
+        subprocess.Popen([*command, str(i)], env=environment, stderr=subprocess.PIPE, text=True) for i in range(8)
+    ]
+    while len(list(folder.glob("*.ready"))) < 8 and all(reader.poll() is None for reader in readers):
+        time.sleep(0.01)
+    (folder / "go").touch()
+    errors = [reader.communicate(timeout=50)[1] for reader in readers]
+    assert [reader.returncode for reader in readers] == [0] * 8, errors
+    assert sorted(rows(old.path, "SELECT date FROM timings")) == [
+        ("2025-12-31T23:59:59Z!",),
+        ("2026-01-02T03:04:05Z!",),
+    ]
+    assert not [path for path in folder.iterdir() if "corrupt" in path.name]
 
 
 def test_another_programs_database_is_left_alone(cache):

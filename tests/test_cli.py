@@ -186,4 +186,4 @@ def test_doctor_names_every_runtime_and_what_brings_it(capsys):
     assert run(["doctor", "--json"]) == 0
     findings = {finding["subject"]: finding for finding in json.loads(capsys.readouterr().out)["findings"]}
     assert findings["runtime onnxruntime"]["ready"]
-    assert not findings["builder tensorrt"]["ready"]
+    assert not findings["runtime tensorrt"]["ready"]

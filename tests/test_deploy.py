@@ -20,7 +20,7 @@ from timm_references import images
 
 import archdsl
 from archdsl.backends import onnx_model, torch_fx
-from archdsl.backends.onnx_forms import forms_for
+from archdsl.backends.onnx_dialects import dialect_for
 from archdsl.backends.parity import parity_of
 from archdsl.backends.precision import PRECISIONS
 from archdsl.compiler import deploy
@@ -71,9 +71,9 @@ def test_the_forms_for_onnx_runtime_and_for_one_image_compute_the_same(name: str
     network = deploy(trained.spec, trained.weights)
     x = trained.images[:1]
     assert difference(in_onnxruntime(network, x, batch=1), trained.logits[:1]) <= TOLERANCE
-    forms = forms_for("onnxruntime")
-    assert difference(in_onnxruntime(network, x, batch=1, forms=forms), trained.logits[:1]) <= TOLERANCE
-    assert difference(in_onnxruntime(network, trained.images, forms=forms), trained.logits) <= TOLERANCE
+    dialect = dialect_for("onnxruntime")
+    assert difference(in_onnxruntime(network, x, batch=1, dialect=dialect), trained.logits[:1]) <= TOLERANCE
+    assert difference(in_onnxruntime(network, trained.images, dialect=dialect), trained.logits) <= TOLERANCE
 
 
 @pytest.mark.parametrize("name", KINDS)

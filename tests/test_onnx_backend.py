@@ -14,7 +14,7 @@ from onnx_runs import checked, forms, random_weights, run, session
 
 from archdsl.backends import onnx_file, onnx_model, torch_fx
 from archdsl.backends.initial import initial_weights
-from archdsl.backends.onnx_forms import FORMS, Forms, forms_for
+from archdsl.backends.onnx_dialects import DIALECTS, Dialect, dialect_for
 from archdsl.blocks.convnext import ConvNextBlock
 from archdsl.blocks.downsamples import ConvDownsample, PatchMerging
 from archdsl.blocks.flow import Flow
@@ -183,10 +183,10 @@ def test_a_shipped_network_equals_torch(spec):
 
 
 CHOICES = [
-    Forms(attention="op"),
-    Forms(linears="cut"),
-    Forms(tokens="rows"),
-    Forms(attention="op", linears="cut", tokens="rows", hidden="wider"),
+    Dialect(attention="op"),
+    Dialect(linears="cut"),
+    Dialect(tokens="rows"),
+    Dialect(attention="op", linears="cut", tokens="rows", hidden="wider"),
 ]
 
 
@@ -196,7 +196,7 @@ CHOICES = [
 def test_every_form_of_a_network_equals_torch(name, chosen, batch):
     g = settle_reorders(NETS[name]())
     weights = random_weights(g)
-    model = checked(g, weights, forms=chosen) if batch is None else checked(g, weights, forms=chosen, batch=batch)
+    model = checked(g, weights, dialect=chosen) if batch is None else checked(g, weights, dialect=chosen, batch=batch)
     assert ("Attention" in forms(model)) == (chosen.attention == "op")
     assert ("Split" in forms(model)) == (chosen.linears == "whole")
     module = torch_fx.emit(g, weights).eval()
@@ -208,18 +208,18 @@ def test_every_form_of_a_network_equals_torch(name, chosen, batch):
 
 def test_tokens_as_rows_are_matrices_between_the_ends():
     g = settle_reorders(NETS["swin"]())
-    model = checked(g, forms=Forms(tokens="rows"), batch=2)
+    model = checked(g, dialect=Dialect(tokens="rows"), batch=2)
     named = {node.name: node for node in model.graph}
     for name in ("stages.0.blocks.0.norm1", "stages.0.blocks.0.attn.qkv", "stages.0.blocks.0.add"):
         assert list(named[name].outputs[0].shape)[:1] == [2 * 16 * 16]
         assert len(named[name].outputs[0].shape) == 2
 
 
-@pytest.mark.parametrize("runtime", FORMS)
+@pytest.mark.parametrize("runtime", DIALECTS)
 def test_the_forms_of_each_runtime_equal_torch(runtime):
     g = compile("swin_t")
     weights = random_weights(g)
-    model = onnx_model.emit(g, weights, batch=2, forms=forms_for(runtime))
+    model = onnx_model.emit(g, weights, batch=2, dialect=dialect_for(runtime))
     x = images(g, 2)
     with torch.no_grad():
         want = torch_fx.emit(g, weights).eval()(torch.from_numpy(x)).numpy()
@@ -300,7 +300,7 @@ def test_an_opset_without_the_ops_is_refused(tiny):
     with pytest.raises(BackendError, match="opset:1:1: the onnx backend emits opsets 20 to 23 here, but got 17"):
         onnx_model.emit(tiny, opset=17)
     with pytest.raises(BackendError, match="emits opsets 23 to 23 here, but got 20"):
-        onnx_model.emit(tiny, opset=20, forms=Forms(attention="op"))
+        onnx_model.emit(tiny, opset=20, dialect=Dialect(attention="op"))
 
 
 def test_outputs_may_be_an_input_one_value_twice_or_named_like_a_node():

@@ -13,7 +13,7 @@ from onnx_runs import checked, forms, random_weights, run
 from torch.nn import functional as F
 
 from archdsl.backends import null, onnx_model
-from archdsl.backends.onnx_forms import Forms
+from archdsl.backends.onnx_dialects import Dialect
 from archdsl.errors import BackendError
 from archdsl.ir.graph import Graph
 from archdsl.ir.op import Op
@@ -208,7 +208,7 @@ def test_every_form_of_attention_computes_the_formula(case, tokens, form, batch,
     g = attending(case)
     weights, xs = random_weights(g), images(g, batch or 2)
     how = {} if batch is None else {"batch": batch}
-    model = checked(g, weights, forms=Forms(form, tokens=tokens), **how)
+    model = checked(g, weights, dialect=Dialect(form, tokens=tokens), **how)
     (got,) = run(model, *xs)
     assert np.abs(got - want_of(g, weights, xs)).max() < 2e-6
     own_bias = weights and weights["bias"].shape[0] > 1
@@ -232,7 +232,7 @@ def test_the_products_of_attention_have_four_axes(case, batch):
 def test_half_precision_attention_adds_the_bias_and_takes_the_softmax_in_f32(case, form):
     g = attending(case, "f16")
     weights, xs = random_weights(g), [x.astype(np.float16) for x in images(g, 1)]
-    model = onnx_model.emit(g, weights, batch=1, forms=Forms(form))
+    model = onnx_model.emit(g, weights, batch=1, dialect=Dialect(form))
     (got,) = run(model, *xs)
     assert got.dtype == np.float16
     assert np.abs(got - want_of(g, weights, xs)).max() < 4e-3

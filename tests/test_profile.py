@@ -9,7 +9,7 @@ import pytest
 
 from archdsl.cli.main import run
 from archdsl.errors import MeasureError
-from archdsl.latency import RUNTIMES, Artefact, Target, Worker, artefact_of, network_of, profile_networks
+from archdsl.latency import RUNTIMES, Artefact, Target, Worker, artefact_of, network_for, network_of, profile_networks
 from archdsl.latency.failure import reason_of
 from archdsl.latency.op_kinds import KIND_OF, KINDS, Attribution, kinds_of
 from archdsl.latency.op_names import KnownNames
@@ -63,10 +63,10 @@ def rows(runtime_name, spec, form, folder, size=64):
     profiler = loaded.profiler(image)
     for _ in range(3):
         profiler.run()
-    return list(rows_of(profiler.finish(1), Attribution(network_of(spec, form, runtime_name=runtime_name).graph)))
+    return list(rows_of(profiler.finish(1), Attribution(network_for(spec, target, form).graph)))
 
 
-@pytest.mark.parametrize("form", ["drawn", "compiled", "deploy"])
+@pytest.mark.parametrize("form", ["drawn", "train", "deploy"])
 @pytest.mark.parametrize("spec", ["swin_t", "swin_free_t"])
 @pytest.mark.parametrize("runtime_name", ["onnxruntime", "openvino"])
 def test_nearly_all_of_the_time_is_attributed(runtime_name, spec, form, tmp_path):
@@ -81,13 +81,13 @@ def test_nearly_all_of_the_time_is_attributed(runtime_name, spec, form, tmp_path
 @pytest.mark.parametrize("spec", ["micro_swin", "convnext_t", "swin_free_t_br", "vit_ti_16"])
 @pytest.mark.parametrize("runtime_name", list(PACKAGES))
 def test_no_op_is_left_over(runtime_name, spec, tmp_path):
-    found = rows(runtime_name, spec, "compiled", tmp_path, size=None if spec in ("micro_swin", "vit_ti_16") else 224)
+    found = rows(runtime_name, spec, "train", tmp_path, size=None if spec in ("micro_swin", "vit_ti_16") else 224)
     assert not [row for row in found if row.kind == UNATTRIBUTED]
     assert all(row.ms > 0 for row in found)
 
 
 def test_torch_tells_the_ops_of_a_node_apart(tmp_path):
-    found = rows("torch", "micro_swin", "compiled", tmp_path, size=None)
+    found = rows("torch", "micro_swin", "train", tmp_path, size=None)
     wrong = {(row.path, row.op_type, row.kind) for row in found if row.kind != KIND_OF_TYPE.get(row.op_type, row.kind)}
     assert not wrong
     attend = {row.op_type for row in found if row.path and row.path.endswith("attend")}
@@ -96,7 +96,7 @@ def test_torch_tells_the_ops_of_a_node_apart(tmp_path):
 
 def test_a_fused_op_tells_its_partners(tmp_path):
     pytest.importorskip("openvino", reason="the runtime is not installed")
-    found = rows("openvino", "micro_swin", "compiled", tmp_path, size=None)
+    found = rows("openvino", "micro_swin", "train", tmp_path, size=None)
     assert [row for row in found if row.kind == "linear" and "activation" in row.also]
 
 
@@ -170,11 +170,11 @@ def test_stand_in_weights_hold_no_ones_and_zeros():
 def test_forms_side_by_side_in_the_worker(tmp_path):
     spec, target = load("micro_swin"), Target("torch")
     networks = [
-        (artefact_of(spec, target, tmp_path, form=form), network_of(spec, form).graph) for form in ("drawn", "compiled")
+        (artefact_of(spec, target, tmp_path, form=form), network_of(spec, form).graph) for form in ("drawn", "train")
     ]
     with Worker() as worker:
         drawn, compiled = profile_networks(networks, target, seconds=0.1, worker=worker)
-    assert (drawn.form, compiled.form) == ("drawn", "compiled")
+    assert (drawn.form, compiled.form) == ("drawn", "train")
     for one in (drawn, compiled):
         assert one.runs >= 5
         assert one.overhead > 0
@@ -198,14 +198,14 @@ def test_a_runtime_without_a_profiler_says_so(tmp_path):
 
 @pytest.mark.alone
 def test_the_command_prints_a_table_and_json(capfd):
-    arguments = ["profile", "micro_swin", "--form", "drawn,compiled", "--on", "torch", "--seconds", "0.1"]
+    arguments = ["profile", "micro_swin", "--form", "drawn,train", "--on", "torch", "--seconds", "0.1"]
     assert run(arguments) == 0
     shown = capfd.readouterr().out
     for word in ("reorder", "attention", "total of ops", "latency without profiler", "ratio"):
         assert word in shown
     assert run([*arguments, "--by", "stage", "--json"]) == 0
     profiles = json.loads(capfd.readouterr().out)["profiles"]
-    assert [one["form"] for one in profiles] == ["drawn", "compiled"]
+    assert [one["form"] for one in profiles] == ["drawn", "train"]
     assert {"stem", "stages.0", "head"} <= {row["name"] for row in profiles[0]["rows"]}
 
 

@@ -3,7 +3,7 @@
 The windows join the batch axis, [B * W, h, n, d], and a bias that all of them share is added by broadcasting. When the
 bias differs by window that would repeat it for each image, so then they join the heads, [B, W * h, n, d], and products
 are taken in any case: the op on [B, W * h, n, d] needs the same transposes, and is slower. For one image the windows
-always join the batch. Which form runtimes are given, and how they compare, is in `onnx_forms`.
+always join the batch. Which form runtimes are given, and how they compare, is in `onnx_dialects`.
 
 k is transposed like q and v and then once more for the product, because OpenVINO and TensorRT make the second one part
 of the product.
@@ -30,7 +30,7 @@ def emit_attention(e: Emission, op: Attention, q: Operand, k: Operand, v: Operan
     """softmax(scale * q k^T + bias) v. In f16 and bf16, the bias is added and the softmax taken in f32."""
     windows = Windows(e, op.heads, windows_in(e.node.type), any(x.type.shape[0] > 1 for x in e.node.inputs[3:]))
     added = windows.bias(*bias)
-    one_op = e.forms.attention == "op" and not windows.in_heads
+    one_op = e.dialect.attention == "op" and not windows.in_heads
     return (_one_op if one_op else _products)(e, op, windows, added, q, k, v)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from archdsl.backends.initial import Array
-from archdsl.backends.onnx_forms import PLAIN, Forms
+from archdsl.backends.onnx_dialects import PLAIN, Dialect
 from archdsl.backends.splits import Splits
 from archdsl.ir.graph import Node
 from archdsl.ir.types import DType, TensorType
@@ -34,13 +34,13 @@ class Emission:
 
     weights: every tensor of the graph by name
     batch: the size of the batch axis, or None when it is dynamic
-    forms: what the runtime likes
+    dialect: what the runtime likes
     splits: the values that are cut into slices as a whole, with the slices
     """
 
     weights: Mapping[str, Array]
     batch: int | None = None
-    forms: Forms = PLAIN
+    dialect: Dialect = PLAIN
     nodes: list[ir.Node] = field(default_factory=list)
     initializers: dict[str, ir.Value] = field(default_factory=dict)
     splits: Splits = field(default_factory=dict)
@@ -122,7 +122,7 @@ class Emission:
 
     def has_rows(self, type: TensorType) -> bool:
         """Whether values of this type are held as rows of tokens, [B * N, C], between the ops that can read those."""
-        return self.forms.tokens == "rows" and self.batch is not None and type.batched and len(type.shape) == 2
+        return self.dialect.tokens == "rows" and self.batch is not None and type.batched and len(type.shape) == 2
 
     def as_rows(self, x: Operand, type: TensorType) -> ir.Value:
         """[B, N, C] -> [B * N, C]"""

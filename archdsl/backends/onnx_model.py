@@ -15,8 +15,8 @@ import onnx_ir as ir
 
 from archdsl.backends.errors import no_emitter
 from archdsl.backends.initial import Array, check_weights, initial_weights
+from archdsl.backends.onnx_dialects import PLAIN, Dialect
 from archdsl.backends.onnx_file import serialize, write
-from archdsl.backends.onnx_forms import PLAIN, Forms
 from archdsl.backends.onnx_graph import Emission, Operand
 from archdsl.backends.onnx_ops import EMITTERS, works_on_rows
 from archdsl.backends.splits import splits_of
@@ -40,28 +40,28 @@ def emit(
     opset: int | None = None,
     batch: int | None = None,
     seed: int = 0,
-    forms: Forms = PLAIN,
+    dialect: Dialect = PLAIN,
     metadata: Mapping[str, str] | None = None,
 ) -> ir.Model:
     """The network as an ONNX model in memory: `write` puts it on disk, `serialize` gives its bytes.
 
     weights: arrays by parameter path, used without a copy; by default the initial weights of `seed`
-    opset: by default the oldest that has all the ops in their formats: OPSET, BF16_OPSET for bf16, or more for `forms`
+    opset: by default the oldest that has all the ops in their formats: OPSET, BF16_OPSET for bf16, or `dialect`'s
     batch: the size of the batch axis; None leaves it dynamic
-    forms: how to write what runtimes want in different ways (`onnx_forms.forms_for`)
+    dialect: how to write what runtimes want in different ways (`onnx_dialects`)
     metadata: what the model shall say of itself beside the graph's name and hash and our version
     Errors: WeightsError when a tensor is missing or has another shape; BackendError for an opset or op it cannot emit
     """
     if opset is None:
         bf16 = any(node.type.dtype == "bf16" for node in graph.live())
-        opset = max(forms.opset, BF16_OPSET if bf16 else OPSET)
-    if opset not in IR_VERSIONS or opset < forms.opset:
+        opset = max(dialect.opset, BF16_OPSET if bf16 else OPSET)
+    if opset not in IR_VERSIONS or opset < dialect.opset:
         raise BackendError(
             Problem(
                 at_argument("opset", str(opset)),
                 "out-of-range",
-                f"the onnx backend emits opsets {forms.opset} to {max(IR_VERSIONS)} here, but got {opset}",
-                f"use {forms.opset}",
+                f"the onnx backend emits opsets {dialect.opset} to {max(IR_VERSIONS)} here, but got {opset}",
+                f"use {dialect.opset}",
             )
         )
     if weights is None:
@@ -70,10 +70,10 @@ def emit(
         check_weights(graph, weights)
 
     graph_hash = graph.hash(training=False)
-    network = run_passes(Network(graph, weights), forms.passes)[0]
+    network = run_passes(Network(graph, weights), dialect.passes)[0]
     graph, weights = network.graph, network.weights
 
-    e = Emission(weights, batch, forms, splits=splits_of(graph))
+    e = Emission(weights, batch, dialect, splits=splits_of(graph))
     values: dict[int, Operand] = {}
     for node in graph.live():
         values[id(node)] = _emit_node(e, node, [values[id(x)] for x in node.inputs])
@@ -109,11 +109,11 @@ def save(
     opset: int | None = None,
     batch: int | None = None,
     seed: int = 0,
-    forms: Forms = PLAIN,
+    dialect: Dialect = PLAIN,
     metadata: Mapping[str, str] | None = None,
 ) -> None:
     """`emit` the network and write it to `path`, whole or not at all (see `onnx_file.write`)."""
-    write(emit(graph, weights, opset=opset, batch=batch, seed=seed, forms=forms, metadata=metadata), path)
+    write(emit(graph, weights, opset=opset, batch=batch, seed=seed, dialect=dialect, metadata=metadata), path)
 
 
 def _emit_node(e: Emission, node: Node, inputs: list[Operand]) -> Operand:
@@ -139,7 +139,7 @@ def _emit_node(e: Emission, node: Node, inputs: list[Operand]) -> Operand:
 
 
 def _read(e: Emission, node: Node, value: Operand, *, rows: bool) -> Operand:
-    """The value of `node` as rows, [B * N, C], or image by image, [B, N, C], where forms make a difference of it."""
+    """The value of `node` as rows, [B * N, C], or image by image, [B, N, C], where the dialect tells them apart."""
     has_rows = not isinstance(node.op, Input)
     if not e.has_rows(node.type) or rows == has_rows:
         return value

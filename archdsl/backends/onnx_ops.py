@@ -8,7 +8,7 @@ median of paired ratios) and this is what won:
   4 times for anything shifted (with Slice and Concat for the roll), 3 to 10 times between planes and windows.
 - Padding: one zero token put behind the others, which the Gather then reads. Padding the map takes 1.4 to 1.6 times as
   long. Dropping the padding is part of the Gather; Transpose and Slice take 2.2 times as long.
-- q, k and v, attention, tokens as matrices: measured on whole networks, by runtime (`onnx_forms`).
+- q, k and v, attention, tokens as matrices: measured on whole networks, by runtime (`onnx_dialects`).
 - Linear: MatMul and Add on [B, N, C]; a Gemm between two Reshapes takes 1.0 to 1.2 times as long.
 - The class token's batch: a slice of x times zero, plus the token. Shape and Expand take 0.9 of its 0.012 ms, but leave
   a Shape in the graph; Pad and Add take 1.3 to 1.8 times as long.

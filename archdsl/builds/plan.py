@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from archdsl.backends.onnx_forms import FORMS
+from archdsl.backends.onnx_dialects import DIALECTS
 from archdsl.backends.precision import PRECISIONS
 from archdsl.errors import ArchError, Problem, at_argument
 from archdsl.spec.model import Spec
@@ -83,9 +83,9 @@ def _problems(plan: Plan) -> Iterator[Problem]:
     if plan.batch is not None and plan.batch < 1:
         yield wrong("--batch", plan.batch, "a batch has 1 image or more", "use 1, or None for a dynamic batch")
     yield from _unused(plan)
-    if plan.runtime is not None and plan.runtime not in FORMS:
+    if plan.runtime is not None and plan.runtime not in DIALECTS:
         message = f"no ONNX form was measured for {plan.runtime!r}"
-        yield wrong("--for", plan.runtime, message, f"use one of {', '.join(FORMS)}, or leave --for out")
+        yield wrong("--for", plan.runtime, message, f"use one of {', '.join(DIALECTS)}, or leave --for out")
     elif plan.runtime is not None and "onnx" in plan.emit and (not plan.deploy or plan.precision == "int8"):
         what = "int8" if plan.precision == "int8" else "the train form"
         yield wrong("--for", plan.runtime, f"{what} is written in one way for all runtimes", "leave --for out")

@@ -9,7 +9,7 @@ from zipfile import BadZipFile
 
 import click
 
-from archdsl.backends.onnx_forms import FORMS
+from archdsl.backends.onnx_dialects import DIALECTS
 from archdsl.backends.precision import PRECISIONS
 from archdsl.builds.plan import KINDS, Plan
 from archdsl.cli.output import human, json_option, print_json, set_option
@@ -48,7 +48,7 @@ MOST_AT_ONCE = 4096
     help="Of onnx, pt2, tensorrt.",
 )
 @click.option("--batch", default="1", show_default=True, help="Images these take at once, or `dynamic`.")
-@click.option("--for", "runtime", type=click.Choice(list(FORMS)), help="Write onnx as is fastest on this runtime.")
+@click.option("--for", "runtime", type=click.Choice(list(DIALECTS)), help="Write onnx as is fastest on this runtime.")
 @click.option("--engine", multiple=True, metavar="KEY=VALUE", help="Of the TensorRT builder: optimization_level=5, …")
 @click.option(
     "--images", type=click.Path(path_type=Path), help="Real images to measure and calibrate with: .npy or a folder."

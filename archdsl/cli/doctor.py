@@ -44,23 +44,13 @@ def _runtimes() -> list[Finding]:
         except ArchError as error:
             problem = error.problems[0]
             found.append(Finding(f"runtime {name}", False, problem.message, problem.hint))
-    found.append(_tensorrt())
     return found
-
-
-def _tensorrt() -> Finding:
-    """TensorRT builds engines (`archdsl build --emit tensorrt`); latencies are not taken on it yet."""
-    from archdsl.backends.trt.engine import status
-
-    found = status()
-    return Finding("builder tensorrt", found.ready, found.found, found.fix)
 
 
 def _libraries() -> list[Finding]:
     """Libraries that some command needs beyond the core."""
     extras = (
         ("onnxruntime", "ort"),
-        ("openvino", "openvino"),
         ("timm", "train"),
         ("torchvision", "train"),
         ("pillow", "train"),

@@ -25,6 +25,7 @@ COMMANDS = {
     "bench": "archdsl.cli.bench",
     "profile": "archdsl.cli.profile",
     "search": "archdsl.cli.search",
+    "cache": "archdsl.cli.cache",
     "schema": "archdsl.cli.schema",
     "doctor": "archdsl.cli.doctor",
 }

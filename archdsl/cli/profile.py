@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from archdsl.cli.output import json_option, print_json, print_table, set_option, whole_numbers, words
-from archdsl.latency import FORMS, By, Profile, Share, Target, artefact_of, close_workers, network_of, profile_networks
+from archdsl.latency import FORMS, By, Profile, Share, Target, artefact_of, close_workers, network_for, profile_networks
 from archdsl.spec.load import load
 from archdsl.spec.model import Spec
 
@@ -48,7 +48,7 @@ def profile(
     """Show what share of its time a network spends on reorders, norms, activations, attention, linears and so on.
 
     Taken from the runtime's own profile of single ops. Networks and forms stand side by side, ratios are to the first:
-    `drawn` is the network as its paper draws it, `compiled` after the passes for training, `deploy` after all of them.
+    `drawn` is the network as its paper draws it, `train` after the passes for training, `deploy` after all of them.
     """
     loaded = [load(name, set=list(overrides) or None) for name in specs]
     chosen = words("--form", forms, tuple(FORMS))
@@ -78,7 +78,7 @@ def _profiles(specs: Sequence[Spec], forms: Sequence[str], target: Target, secon
         networks = [
             (
                 artefact_of(spec, target, Path(folder), form=form),
-                network_of(spec, form, runtime_name=target.runtime).graph,
+                network_for(spec, target, form).graph,
             )
             for spec in specs
             for form in forms

@@ -5,7 +5,7 @@ from archdsl.latency.cache import CacheWarning, TimingCache
 from archdsl.latency.failure import REASONS, reason_of
 from archdsl.latency.intervals import Ratio
 from archdsl.latency.measurement import Comparison, close_workers, compare, measure
-from archdsl.latency.networks import FORMS, artefact_of, network_of
+from archdsl.latency.networks import FORMS, artefact_of, network_for, network_of
 from archdsl.latency.profile import By, Profile, Share
 from archdsl.latency.profile import profile as profile_networks
 from archdsl.latency.runtimes import RUNTIMES
@@ -33,6 +33,7 @@ __all__ = [
     "close_workers",
     "compare",
     "measure",
+    "network_for",
     "network_of",
     "profile_networks",
     "reason_of",

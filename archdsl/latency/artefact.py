@@ -23,7 +23,8 @@ class Artefact:
     graph_hash:   the canonical hash of the network's graph
     input_shape:  one example's shape, without the batch axis
     name:         what messages call it
-    build:        how the artefact came from the graph (mode, opset, …); a part of the cache key
+    form:         what the network was looked at as (`networks.FORMS`)
+    build:        how the artefact came from the graph (form, precision, …); a part of the cache key
     macs:         multiply-adds of one example
     bytes_moved:  bytes that one example reads and writes
     num_outputs:  length of the output's last axis; None leaves it unchecked
@@ -35,6 +36,7 @@ class Artefact:
     path: Path | None = None
     text: str | None = None
     name: str = "network"
+    form: str = "deploy"
     build: str = ""
     macs: int = 0
     bytes_moved: int = 0

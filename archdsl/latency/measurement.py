@@ -19,9 +19,6 @@ from archdsl.latency.timing import Timing
 from archdsl.latency.verdict import Conditions, judged
 from archdsl.latency.worker import Worker
 
-LOADING_S = 120.0
-"""How long starting, loading and checking one artefact may take, beside the timed runs, when no deadline is given."""
-
 MOST_PROFILED = 100
 """The most runs of a profile: profilers keep every op of every run in memory until the end."""
 
@@ -50,7 +47,7 @@ def measure(
     reference: what the network must answer; checked even when the time comes from the cache, because the cache knows
                the graph, not the weights
     refresh:   take the time again even if the cache has it
-    budget_s:  seconds of timed runs; deadline_s: limit for everything, LOADING_S + 4 * budget_s if not given
+    budget_s:  seconds of timed runs; deadline_s: limit for everything, by default `default_deadline_s`
 
     Errors: MeasureError, whose rule is one of `failure.REASONS`.
     """
@@ -60,7 +57,7 @@ def measure(
     if known is not None and reference is None:
         return known
     pace = Pace(budget_s=budget_s) if known is None else None
-    deadline_s = deadline_s or LOADING_S + 4 * budget_s
+    deadline_s = deadline_s or default_deadline_s(target, budget_s)
     reply = (worker or shared_worker(target)).run(_job([artefact], target, [reference], pace), deadline_s=deadline_s)
     if known is not None:
         return known
@@ -89,7 +86,7 @@ def compare(
         raise ValueError(f"one or more artefacts and as many references, got {len(artefacts)} and {len(references)}")
     for artefact in artefacts:
         _check_kind(artefact, target)
-    deadline_s = deadline_s or len(artefacts) * (LOADING_S + 4 * budget_s)
+    deadline_s = deadline_s or len(artefacts) * default_deadline_s(target, budget_s)
     job = _job(artefacts, target, references, Pace(budget_s=budget_s))
     reply = (worker or shared_worker(target)).run(job, deadline_s=deadline_s)
     rounds = [readings.round_medians() for readings in _readings(reply)]
@@ -112,7 +109,7 @@ def profile_runs(
     """
     for artefact in artefacts:
         _check_kind(artefact, target)
-    deadline_s = deadline_s or 2 * len(artefacts) * (LOADING_S + 4 * budget_s)
+    deadline_s = deadline_s or 2 * len(artefacts) * default_deadline_s(target, budget_s)
     pace = Pace(budget_s=budget_s, max_runs=MOST_PROFILED)
     job = {**_job(artefacts, target, [None] * len(artefacts), pace), "profile": True}
     reply = (worker or shared_worker(target)).run(job, deadline_s=deadline_s)
@@ -122,6 +119,11 @@ def profile_runs(
         return list(zip(timings, profiles, strict=True))
     except (KeyError, TypeError, ValueError) as error:
         raise failed("protocol", f"the worker's profile makes no sense: {error}") from error
+
+
+def default_deadline_s(target: Target, budget_s: float) -> float:
+    """How long one artefact may take: starting a worker, loading, checking, warming up and the timed runs."""
+    return runtime(target.runtime).loading_s + 4 * budget_s
 
 
 def _check_kind(artefact: Artefact, target: Target) -> None:
@@ -166,16 +168,19 @@ def _timings(reply: Message, artefacts: Sequence[Artefact], target: Target) -> l
         raise failed("protocol", f"the worker's result makes no sense: {error}") from error
 
 
-_WORKERS: dict[tuple[str, int], Worker] = {}
+_WORKERS: dict[tuple[str, str, int], Worker] = {}
 _WORKERS_LOCK = threading.Lock()
 
 
 def shared_worker(target: Target) -> Worker:
-    """The warm worker of this process for the target's runtime and threads; made at the first call."""
-    key = (target.runtime, target.threads)
+    """The warm worker of this process for the target's runtime, device and threads; made at the first call.
+
+    On a GPU its address space has no limit: drivers reserve far more than they use.
+    """
+    key = (target.runtime, target.device, target.threads)
     with _WORKERS_LOCK:
         if key not in _WORKERS:
-            limit = None if runtime(target.runtime).bounded_memory else 0
+            limit = None if target.device == "cpu" else 0
             _WORKERS[key] = Worker(threads=target.threads, memory_bytes=limit)
         return _WORKERS[key]
 

@@ -145,7 +145,7 @@ def profile(
 ) -> list[Profile]:
     """Profile networks, in turns with runs of the same networks without a profiler, all in one worker.
 
-    networks: what is run, and the graph it was made from; an artefact's `build` is the name of its form
+    networks: what is run, and the graph it was made from
     seconds:  of runs with, and as many without a profiler, for each network
 
     Errors: MeasureError; its rule is `no-profile` for a runtime that does not tell what single ops take
@@ -155,7 +155,7 @@ def profile(
     return [
         Profile(
             network=artefact.name,
-            form=artefact.build,
+            form=artefact.form,
             target=target,
             rows=tuple(rows_of(ops, Attribution(graph))),
             latency=latency,

@@ -23,7 +23,8 @@ Locate = Callable[[str], Place]
 
 @dataclass(frozen=True)
 class Target:
-    """runtime: a name in `RUNTIMES`; device: `cpu`; precision: `fp32`; batch: images at once; threads: of the runtime.
+    """runtime: a name in `RUNTIMES`; device: `cpu` or `cuda`; precision: fp32, fp16, bf16; batch: images at once;
+    threads: of the runtime.
 
     Errors: SpecError when a value is not one the runtime knows; each problem tells what it does know.
     """
@@ -55,7 +56,8 @@ class Target:
         problems = _problems(fields, locate)
         if problems:
             raise SpecError(problems)
-        return cls(**{str(key): field for key, field in fields.items()})
+        given = {str(key): field for key, field in fields.items()}
+        return cls(**{"device": _default_device(given), **given})
 
     @property
     def is_analytic(self) -> bool:
@@ -132,12 +134,21 @@ def _problems(fields: Mapping[Any, object], locate: Locate) -> list[Problem]:
         found.append(Problem(locate("runtime"), "unknown-name", message, hint=_meant(str(name), tuple(RUNTIMES))))
         return found
     chosen = runtime(name)
-    for field, known in (("device", chosen.devices), ("precision", chosen.precisions)):
-        value = fields.get(field, getattr(Target, field))
+    device = fields.get("device", _default_device(fields))
+    choices = [("device", device, "", chosen.devices)]
+    if device in chosen.devices:
+        on = f" on {device}"
+        choices.append(("precision", fields.get("precision", Target.precision), on, chosen.precisions[str(device)]))
+    for field, value, on, known in choices:
         if value not in known:
-            message = f"{name} knows the {field}s {', '.join(known)}, got {value!r}"
+            message = f"{name} knows the {field}s {', '.join(known)}{on}, got {value!r}"
             found.append(Problem(locate(field), "unknown-name", message, hint=_meant(str(value), known)))
     return found
+
+
+def _default_device(fields: Mapping[Any, object]) -> str:
+    """The first device of a target's runtime, which is one of the table."""
+    return runtime(str(fields.get("runtime", Target.runtime))).devices[0]
 
 
 def _meant(word: str, known: tuple[str, ...]) -> str:

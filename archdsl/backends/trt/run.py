@@ -174,7 +174,7 @@ def profile(
 ) -> tuple[BatchProfile, ...]:
     """The time of each layer at each batch size, the mean of `runs` runs on random inputs.
 
-    kinds: the kind of a layer by its name (see `kinds_by_name`); by default what the name alone tells
+    kinds: the kind of a layer by its name (see `Report.kind`); by default what the name alone tells
     Errors: BackendError when the engine cannot run at one of the sizes, or the memory runs out
     """
     return tuple(_profile(loaded, batch, runs, kinds or (lambda name: kind_of(name, "")), memory) for batch in batches)
@@ -189,7 +189,7 @@ def _profile(
         context = loaded.engine.create_execution_context()
         if context is None:
             raise gave_up(what, loaded.log)
-        _prepare(loaded, context, batch, buffers)
+        prepare(loaded, context, batch, buffers)
         times = _Times()
         report = {"report_layer_time": lambda _self, layer_name, ms: times.note(layer_name, ms)}
         context.profiler = type("Profiler", (loaded.trt.IProfiler,), report)()
@@ -206,8 +206,14 @@ def _profile(
     return BatchProfile(batch, runs, tuple(sorted(layers, key=lambda layer: -layer.ms)))
 
 
-def _prepare(loaded: Loaded, context: api.IExecutionContext, batch: int, memory: Memory) -> None:
-    """Choose the optimisation profile for this batch size, set the inputs' shapes, and give every tensor a buffer."""
+def prepare(
+    loaded: Loaded, context: api.IExecutionContext, batch: int, memory: Memory
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Choose the optimisation profile for this batch size, set the inputs' shapes, and give every tensor a buffer.
+
+    -> the addresses of the inputs' and of the outputs' buffers, by name
+    Errors: BackendError when the engine was not built for this batch size, or TensorRT refuses
+    """
     engine = loaded.engine
     names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
     inputs = [name for name in names if engine.get_tensor_mode(name) == loaded.trt.TensorIOMode.INPUT]
@@ -218,10 +224,13 @@ def _prepare(loaded: Loaded, context: api.IExecutionContext, batch: int, memory:
     for name in inputs:
         if not context.set_input_shape(name, (batch, *_shape(engine.get_tensor_shape(name))[1:])):
             raise gave_up(f"took an input of batch {batch}", loaded.log)
+    addresses: dict[str, int] = {}
     for name in names:
         address = memory.allocate(_shape(context.get_tensor_shape(name)), engine.get_tensor_dtype(name).name)
         if not context.set_tensor_address(name, address):
             raise gave_up(f"took a buffer for {name}", loaded.log)
+        addresses[name] = address
+    return {name: addresses[name] for name in inputs}, {name: addresses[name] for name in names if name not in inputs}
 
 
 def _profile_for(engine: api.ICudaEngine, inputs: Sequence[str], batch: int) -> int:

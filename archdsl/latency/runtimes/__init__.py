@@ -10,7 +10,10 @@ RUNTIMES: dict[str, str] = {
     "null": "archdsl.latency.runtimes.null",  # computes a latency from counts, for tests
     "onnxruntime": "archdsl.latency.runtimes.onnx_runtime",  # onnxruntime
     "openvino": "archdsl.latency.runtimes.openvino_runtime",  # openvino
+    "tensorrt": "archdsl.latency.runtimes.tensorrt_engine",  # tensorrt, torch for its buffers, and a GPU
     "torch": "archdsl.latency.runtimes.torch_eager",  # torch
+    "torch-compile": "archdsl.latency.runtimes.torch_compile",  # torch and a C++ compiler
+    "torch-cudagraph": "archdsl.latency.runtimes.torch_cudagraph",  # torch and a GPU
 }
 
 __all__ = ["RUNTIMES", "Loaded", "OpProfile", "OpTime", "Profilable", "Profiler", "Runtime", "runtime"]

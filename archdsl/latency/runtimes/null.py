@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from archdsl.latency.runtimes.protocol import Runtime
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,13 +40,11 @@ class Computed:
         return lambda: None
 
 
-class Null:
+class Null(Runtime):
     name = "null"
     kinds: tuple[ArtefactKind, ...] = ("null", "onnx", "spec")
-    devices: tuple[str, ...] = ("cpu",)
-    precisions: tuple[str, ...] = ("fp32", "fp16", "bf16")
+    precisions: Mapping[str, tuple[str, ...]] = {"cpu": ("fp32", "fp16", "bf16")}
     analytic = True
-    bounded_memory = True
 
     def version(self) -> str:
         return "1"

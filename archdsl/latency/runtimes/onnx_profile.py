@@ -25,6 +25,9 @@ INSERTED = ("ReorderInput", "ReorderOutput", "MemcpyToHost", "MemcpyFromHost")
 VIEWS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity")
 """Ops that move nothing. Those that the file does not have were put in; those that were fused away do not count."""
 
+CAST = "InsertedPrecisionFreeCast_"
+"""How names begin around casts that the runtime puts in, where it has no arithmetic of the file's number format."""
+
 HEAVIEST = (
     ("Conv", "ConvTranspose", "MatMul", "Gemm", "Attention"),
     ("LayerNormalization", "BatchNormalization", "Softmax"),
@@ -101,10 +104,9 @@ def kernels_by_run(events: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, 
 def _ops(kernels: Iterable[dict[str, Any]], sources: dict[str, tuple[str, ...]]) -> Iterator[OpTime]:
     for event in kernels:
         name, op_type = event["name"].removesuffix(SUFFIX), event["args"]["op_name"]
-        first, *also = sources.get(name) or (name,)
-        yield OpTime(
-            first, op_type, 0.0, tuple(also), op_type in INSERTED or (op_type in VIEWS and name not in sources)
-        )
+        first, *also = sources.get(name) or (name.removeprefix(CAST),)
+        inserted = op_type in INSERTED or (op_type in (*VIEWS, "Cast") and name not in sources)
+        yield OpTime(first, op_type, 0.0, tuple(also), inserted)
 
 
 def sources_of(file: Sequence[OnnxNode], optimised: Sequence[OnnxNode]) -> dict[str, tuple[str, ...]]:

@@ -1,14 +1,18 @@
-"""ONNX Runtime's CPU execution provider on an .onnx file."""
+"""ONNX Runtime's CPU and CUDA execution providers on an .onnx file that says its precision.
+
+fp16 on a CPU is the fp16 file as it is run there: on x86 the provider has no fp16 arithmetic, and puts casts around
+products that it computes in fp32, so such a file is slower than one in fp32. bf16 it cannot run at all.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from archdsl.latency.failure import failed
 from archdsl.latency.machine import cpu_name
-from archdsl.latency.runtimes.protocol import Profiler, library_version
+from archdsl.latency.runtimes.protocol import Loaded, Profiler, Runtime, library_version
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -16,15 +20,19 @@ if TYPE_CHECKING:
     from archdsl.latency.artefact import Artefact, ArtefactKind
     from archdsl.latency.target import Target
 
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
 
 class Session:
-    """An inference session with one input. Its threads sleep between runs instead of spinning."""
+    """An inference session with one input, on one device. Its threads sleep between runs instead of spinning."""
 
     known_ms: float | None = None
 
-    def __init__(self, path: str, threads: int):
-        self.path, self.threads = path, threads
+    def __init__(self, path: str, threads: int, device: str = "cpu"):
+        check_provider(device)
+        self.path, self.threads, self.device = path, threads, device
         self.session = self._open()
+        check_providers(device, self.session.get_providers())
         inputs = self.session.get_inputs()
         if len(inputs) != 1 or inputs[0].type != "tensor(float)":
             got = ", ".join(f"{value.name}: {value.type}" for value in inputs) or "none"
@@ -43,8 +51,10 @@ class Session:
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+        if self.device != "cpu":  # an op that only the CPU has is an error, not a detour
+            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         change(options)
-        return onnxruntime.InferenceSession(self.path, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(self.path, options, providers=[PROVIDERS[self.device]])
 
     def outputs(self, x_BX: NDArray[Any]) -> list[NDArray[Any]]:
         found: list[NDArray[Any]] = self.session.run(None, {self.input: x_BX})
@@ -57,25 +67,70 @@ class Session:
     def profiler(self, x_BX: NDArray[Any]) -> Profiler:
         from archdsl.latency.runtimes.onnx_profile import SessionProfiler
 
+        if self.device != "cpu":
+            raise failed("no-profile", "single ops are told apart on a CPU only", where="onnxruntime")
         return SessionProfiler(Path(self.path), self._open, x_BX)
 
 
-class OnnxRuntime:
+class BoundSession(Session):
+    """A session that is timed from an input in the device's memory to an output there."""
+
+    def timed(self, x_BX: NDArray[Any]) -> Callable[[], object]:
+        import onnxruntime
+
+        session, binding = self.session, self.session.io_binding()
+        binding.bind_ortvalue_input(self.input, onnxruntime.OrtValue.ortvalue_from_numpy(x_BX, self.device, 0))
+        for value in session.get_outputs():
+            binding.bind_output(value.name, self.device)
+
+        def run() -> None:
+            session.run_with_iobinding(binding)
+            binding.synchronize_outputs()
+
+        return run
+
+
+def check_provider(device: str) -> None:
+    """Errors: MeasureError (`runtime-missing`) when the installed library was built without the device's provider"""
+    import onnxruntime
+
+    provider, available = PROVIDERS[device], onnxruntime.get_available_providers()
+    if provider not in available:
+        message = f"the installed ONNX Runtime has no {provider}, only {', '.join(available)}"
+        hint = "pip uninstall onnxruntime && pip install onnxruntime-gpu"
+        raise failed("runtime-missing", message, where="onnxruntime", hint=hint)
+
+
+def check_providers(device: str, used: list[str]) -> None:
+    """Errors: MeasureError (`runtime-missing`) when a session does not use the device's provider first
+
+    The library itself only warns when a provider cannot be set up, and goes on with the CPU.
+    """
+    if used[:1] != [PROVIDERS[device]]:
+        message = f"ONNX Runtime could not set up {PROVIDERS[device]}, and would have used {', '.join(used) or 'none'}"
+        hint = "its CUDA and cuDNN versions must be those onnxruntime-gpu was built for; `nvidia-smi` shows the driver"
+        raise failed("runtime-missing", message, where="onnxruntime", hint=hint)
+
+
+class OnnxRuntime(Runtime):
     name = "onnxruntime"
     kinds: tuple[ArtefactKind, ...] = ("onnx",)
-    devices: tuple[str, ...] = ("cpu",)
-    precisions: tuple[str, ...] = ("fp32",)
-    analytic = False
-    bounded_memory = True
+    precisions: Mapping[str, tuple[str, ...]] = {"cpu": ("fp32", "fp16"), "cuda": ("fp32", "fp16", "bf16")}
 
     def version(self) -> str:
         return library_version(self.name, ("onnxruntime", "onnxruntime-gpu"), bring="pip install 'archdsl[ort]'")
 
     def device_name(self, device: str) -> str:
-        return cpu_name()
+        from archdsl.backends.trt.library import gpu_name
 
-    def load(self, artefact: Artefact, target: Target) -> Session:
-        return Session(str(artefact.path), target.threads)
+        if device == "cpu":
+            return cpu_name()
+        check_provider(device)
+        return gpu_name() or "unknown GPU"
+
+    def load(self, artefact: Artefact, target: Target) -> Loaded:
+        session = Session if target.device == "cpu" else BoundSession
+        return session(str(artefact.path), target.threads, target.device)
 
 
 RUNTIME = OnnxRuntime()

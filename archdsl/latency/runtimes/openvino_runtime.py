@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from archdsl.latency.failure import failed
 from archdsl.latency.machine import cpu_name
-from archdsl.latency.runtimes.protocol import Profiler, library_version
+from archdsl.latency.runtimes.protocol import Profiler, Runtime, library_version
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -104,13 +104,11 @@ def check_precision(asked: str, got: str) -> None:
         raise failed("wrong-artefact", message, where="openvino", hint=hint)
 
 
-class OpenVino:
+class OpenVino(Runtime):
     name = "openvino"
     kinds: tuple[ArtefactKind, ...] = ("onnx",)
-    devices: tuple[str, ...] = ("cpu",)
-    precisions: tuple[str, ...] = ("fp32", "bf16")
-    analytic = False
-    bounded_memory = True
+    precisions: Mapping[str, tuple[str, ...]] = {"cpu": tuple(PRECISIONS)}
+    typed = False
 
     def version(self) -> str:
         return library_version(self.name, ("openvino",), bring="pip install 'archdsl[openvino]'")

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 class Loaded(Protocol):
     """A network ready to run, in the worker."""
 
-    known_ms: float | None
-    """The latency of a runtime that computes it instead of being timed; None for all real ones."""
+    @property
+    def known_ms(self) -> float | None:
+        """The latency of a runtime that computes it instead of being timed; None for all real ones."""
+        ...
 
     def outputs(self, x_BX: NDArray[Any]) -> list[NDArray[Any]]:
         """Run once and return every output. x: [B, *input_shape], fp32."""
@@ -104,24 +106,30 @@ class Runtime(Protocol):
 
     name:       what users write
     kinds:      the artefacts it can run
-    devices, precisions: what it knows; the first of each is the default
+    precisions: for each device it knows, the precisions it knows there; the first device is the default
     analytic:   it computes latencies instead of taking them
-    bounded_memory: a limit on the address space is sensible (drivers of GPUs reserve far more than they use)
+    typed:      the precision is in the artefact's graph; if not, the artefact is fp32 and `load` asks for the precision
+    loading_s:  how long loading and checking one artefact may take
     """
 
     name: str
     kinds: tuple[ArtefactKind, ...]
-    devices: tuple[str, ...]
-    precisions: tuple[str, ...]
-    analytic: bool
-    bounded_memory: bool
+    precisions: Mapping[str, tuple[str, ...]]
+    analytic: bool = False
+    typed: bool = True
+    loading_s: float = 120.0
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The devices it knows, the default first."""
+        return tuple(self.precisions)
 
     def version(self) -> str:
         """The library's version, read without importing it. Raises MeasureError when it is not installed."""
         ...
 
     def device_name(self, device: str) -> str:
-        """The device as its maker calls it."""
+        """The device as its maker calls it. Raises MeasureError when this machine has none that the runtime can use."""
         ...
 
     def load(self, artefact: Artefact, target: Target) -> Loaded:

@@ -1,6 +1,6 @@
-"""Which ONNX form of a whole network is fastest on ONNX Runtime and OpenVINO. `backends.onnx_forms` has what wins here.
+"""Which dialect of ONNX is fastest for whole networks; `backends.onnx_dialects` has what wins here.
 
-    python benchmarks/onnx_network_forms.py [--spec swin_t] [--timm swin_tiny_patch4_window7_224] [--batch 1]
+    python benchmarks/onnx_dialects.py [--spec swin_t] [--timm swin_tiny_patch4_window7_224] [--batch 1]
                                             [--runtime openvino-bf16] [--rounds 30] [--threads 1]
 
 The networks hold the same weights, in their deploy form, and must give the same logits. They take turns; each row says
@@ -25,7 +25,7 @@ from paired import compare
 import archdsl
 from archdsl import compiler
 from archdsl.backends import onnx_model
-from archdsl.backends.onnx_forms import Forms
+from archdsl.backends.onnx_dialects import Dialect
 
 Run = Callable[[], Any]
 DRAW = np.random.default_rng(0)
@@ -87,11 +87,11 @@ def files(spec: str, timm: str | None, batch: int, folder: Path) -> dict[str, Pa
         )
         weights = archdsl.import_weights(archdsl.load(spec), model.state_dict(), "timm")
     network = compiler.deploy(spec, weights)
-    choices = itertools.product(*(get_args(kind) for kind in get_type_hints(Forms).values()))
-    for forms in itertools.starmap(Forms, choices):
-        name = " ".join(astuple(forms))
+    choices = itertools.product(*(get_args(kind) for kind in get_type_hints(Dialect).values()))
+    for dialect in itertools.starmap(Dialect, choices):
+        name = " ".join(astuple(dialect))
         paths[name] = path = folder / f"{name}.onnx"
-        onnx_model.save(network.graph, path, network.weights, batch=batch, forms=forms)
+        onnx_model.save(network.graph, path, network.weights, batch=batch, dialect=dialect)
     return paths
 
 
@@ -114,7 +114,7 @@ def main() -> None:
                 runs = {name: RUNTIMES[runtime](path, x, given.threads) for name, path in paths.items()}
                 first, *others = (run() for run in runs.values())
                 limit = TOLERANCE.get(runtime, 1e-4) * np.abs(first).max()
-                assert all(np.abs(other - first).max() <= limit for other in others), "the forms differ"
+                assert all(np.abs(other - first).max() <= limit for other in others), "the dialects differ"
                 for name, taken in compare(runs, rounds=given.rounds, clock=clock).items():
                     low, high = taken.spread
                     faster = f"x {1 / taken.ratio:.3f} [{1 / high:.3f}, {1 / low:.3f}]"

@@ -1,7 +1,7 @@
-"""Which ONNX form of a network each runtime gets, where the fastest differs.
+"""Which dialect of ONNX each runtime gets, where the fastest form of a network differs.
 
 Swin-T in its deploy form against timm's export of the same weights, one thread of a Zen 4 server core, static batch:
-how many times as fast, by the median of paired ratios of CPU time (`benchmarks/onnx_network_forms.py`). The machine was
+how many times as fast, by the median of paired ratios of CPU time (`benchmarks/onnx_dialects.py`). The machine was
 busy with other work; where there are two numbers, they are the lowest and highest of several runs. ONNX Runtime 1.31,
 OpenVINO 2026.4, `-` where not measured.
 
@@ -37,7 +37,7 @@ from archdsl.passes.widen_hidden import widen
 
 
 @dataclass(frozen=True)
-class Forms:
+class Dialect:
     """The choices that runtimes do not agree on. The defaults are the plain forms that fusers look for.
 
     attention: "products" is MatMul - Add - Softmax - MatMul; "op" is one `Attention` op, which needs opset 23
@@ -62,15 +62,15 @@ class Forms:
         return (cut,) * (self.linears == "cut") + (widen,) * (self.hidden == "wider")
 
 
-PLAIN = Forms()
+PLAIN = Dialect()
 
-FORMS: Mapping[str, Forms] = {
-    "onnxruntime": Forms(attention="op", linears="cut", tokens="rows", hidden="wider"),
-    "openvino": Forms(linears="cut"),
+DIALECTS: Mapping[str, Dialect] = {
+    "onnxruntime": Dialect(attention="op", linears="cut", tokens="rows", hidden="wider"),
+    "openvino": Dialect(linears="cut"),
     "tensorrt": PLAIN,
 }
 
 
-def forms_for(runtime: str) -> Forms:
-    """The forms of a runtime by its name; the plain ones for a runtime that has not been measured."""
-    return FORMS.get(runtime, PLAIN)
+def dialect_for(runtime: str) -> Dialect:
+    """The dialect of a runtime by its name; the plain one for a runtime that has not been measured."""
+    return DIALECTS.get(runtime, PLAIN)

@@ -1,0 +1,201 @@
+"""`archdsl cache`: which latencies have been taken, and carrying them from one machine to another."""
+
+from __future__ import annotations
+
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from archdsl.cli.output import human, json_option, print_json, print_table, words
+from archdsl.errors import ArchError, Problem, at_argument
+from archdsl.latency import RUNTIMES
+from archdsl.latency.cache import SCHEMA, CacheWarning, Entry, Filter, TimingCache
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_AGE = re.compile(r"(\d{1,9}(?:\.\d{1,9})?) ?(s|min|m|h|d|w)\Z", re.ASCII)
+_SECONDS = {"s": 1, "min": 60, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+@click.group(epilog="Example: archdsl cache ls --on onnxruntime --older-than 30d")
+def cache() -> None:
+    """Latencies that were taken before: list, remove, carry to another machine.
+
+    One file in the user's cache directory; ARCHDSL_CACHE_DIR names another directory.
+    """
+
+
+def filter_options(command: F) -> F:
+    """`--on`, `--older-than` and `--contended`, which mean the same for listing and removing."""
+    for option in (
+        click.option("--contended", is_flag=True, help="Only those taken while others used the cores."),
+        click.option("--older-than", "age", metavar="TIME", help="Only those taken longer ago, e.g. 12h, 30d or 8w."),
+        click.option("--on", "runtimes", metavar="RUNTIME", help="Only of these runtimes, separated by commas."),
+    ):
+        command = option(command)
+    return command
+
+
+@cache.command(epilog="Examples: archdsl cache ls · archdsl cache ls --on openvino --older-than 30d --json")
+@filter_options
+@json_option
+def ls(runtimes: str | None, age: str | None, contended: bool, as_json: bool) -> int:
+    """Show the timings that are kept: of which network, on which target, and when they were taken."""
+    chosen = _filter(runtimes, age, contended)
+    timings = TimingCache()
+    with _warnings_told():
+        entries = timings.entries()
+    shown = [entry for entry in entries if chosen.takes(entry)]
+    damaged = sum(entry.timing is None for entry in entries)
+    if as_json:
+        facts = {"path": str(timings.path), "size_bytes": timings.size_bytes(), "schema": SCHEMA}
+        counts = {"total": len(entries), "damaged": damaged}
+        print_json({**facts, **counts, "timings": [_facts(entry) for entry in shown]})
+        return 0
+    _print(shown)
+    of_all = f"{len(shown)} of {_timings(len(entries))}" if chosen else _timings(len(entries))
+    click.echo(f"{of_all}, {human(timings.size_bytes())}B in {timings.path}")
+    if damaged:
+        click.echo(f"{_timings(damaged)} cannot be used; `archdsl cache prune --damaged` removes them", err=True)
+    return 0
+
+
+@cache.command(epilog="Examples: archdsl cache prune --older-than 30d --dry-run · archdsl cache prune --other-machines")
+@filter_options
+@click.option("--other-machines", is_flag=True, help="Only those taken on devices that this machine does not have.")
+@click.option("--damaged", is_flag=True, help="Only those that cannot be read.")
+@click.option("--all", "everything", is_flag=True, help="All of them.")
+@click.option("--dry-run", is_flag=True, help="Remove nothing; show what would go.")
+@json_option
+def prune(
+    runtimes: str | None,
+    age: str | None,
+    contended: bool,
+    other_machines: bool,
+    damaged: bool,
+    everything: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> int:
+    """Remove the timings that all of the given options take, and give their room back to the disk."""
+    chosen = _filter(runtimes, age, contended, other_machines=other_machines, damaged=damaged)
+    timings = TimingCache()
+    before = timings.size_bytes()
+    with _warnings_told():
+        removed = timings.prune(chosen, everything=everything, dry_run=dry_run)
+    freed = before - timings.size_bytes()
+    if as_json:
+        print_json({"removed": [_facts(entry) for entry in removed], "dry_run": dry_run, "freed_bytes": freed})
+        return 0
+    _print(removed)
+    said = "would be removed" if dry_run else f"removed, {human(freed)}B given back"
+    click.echo(f"{_timings(len(removed))} {said}")
+    return 0
+
+
+@cache.command(epilog="Examples: archdsl cache export timings.jsonl · archdsl cache export - | gzip > timings.jsonl.gz")
+@click.argument("file", metavar="FILE")
+@json_option
+def export(file: str, as_json: bool) -> int:
+    """Write all timings to FILE, one JSON object a line; `-` is standard output."""
+    if as_json and file == "-":
+        message = "--json prints to standard output, where `-` writes the timings"
+        raise ArchError(Problem(at_argument("archdsl cache export", file), "usage", message, "leave one of them out"))
+    with _warnings_told():
+        done = TimingCache().export(sys.stdout if file == "-" else Path(file))
+    if as_json:
+        print_json({"file": file, "exported": done.written, "left_out": done.left_out})
+        return 0
+    left_out = f"; {done.left_out} damaged left out" if done.left_out else ""
+    click.echo(f"{_timings(done.written)} exported{left_out}", err=file == "-")
+    return 0
+
+
+@cache.command("import", epilog="Example: archdsl cache import timings.jsonl")
+@click.argument("files", nargs=-1, required=True, metavar="FILE…")
+@json_option
+def import_(files: tuple[str, ...], as_json: bool) -> int:
+    """Take in the timings of files that `archdsl cache export` wrote; `-` is standard input.
+
+    All or nothing: one wrong line, and nothing changes. A newer timing replaces an older one, but one taken while
+    others used the cores never replaces one taken in peace.
+    """
+    with _warnings_told():
+        merged = TimingCache().import_files(files)
+    if as_json:
+        print_json(merged.as_json())
+    else:
+        click.echo(f"{_timings(merged.added)} added, {merged.replaced} replaced, {merged.kept} kept as they were")
+    return 0
+
+
+def _filter(runtimes: str | None, age: str | None, contended: bool, **others: bool) -> Filter:
+    names = () if runtimes is None else tuple(words("--on", runtimes, tuple(RUNTIMES)))
+    return Filter(names, None if age is None else _seconds(age), contended, **others)
+
+
+def _seconds(text: str) -> float:
+    match = _AGE.match(text.strip())
+    if match is None:
+        message = f"--older-than is a time such as 12h, 30d or 8w, but got {text!r}"
+        raise ArchError(Problem(at_argument("--older-than", text), "wrong-type", message))
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def _facts(entry: Entry) -> dict[str, Any]:
+    """A row as `--json` prints it; of a damaged one only what it belongs to."""
+    names = ("key", "network", "graph_hash", "build", "fingerprint", "date")
+    timing = entry.timing
+    facts = {"shown": str(timing), "notes": list(timing.notes), **timing.as_json()} if timing else {}
+    return {**{name: getattr(entry, name) for name in names}, "damaged": timing is None, **facts}
+
+
+def _print(entries: Sequence[Entry]) -> None:
+    if not entries:
+        return
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE)
+    numbers = ("batch", "threads", "latency")
+    for name in ("network", "runtime", "device", "precision", "batch", "threads", "form", "latency", "date"):
+        table.add_column(name, justify="right" if name in numbers else "left", overflow="fold")
+    for entry in entries:
+        name = f"{entry.network} {entry.graph_hash[:8]}".strip()
+        timing = entry.timing
+        if timing is None:
+            cells = [name, entry.runtime, "", "", "", "", entry.build, "damaged", entry.date]
+        else:
+            runtime, device = f"{timing.runtime} {timing.runtime_version}", f"{timing.device} {timing.device_name}"
+            where = [runtime, device, timing.precision, str(timing.batch), str(timing.threads)]
+            cells = [name, *where, entry.build, str(timing), timing.date]
+        table.add_row(*(Text(_printable(cell)) for cell in cells))
+    print_table(table)
+
+
+def _printable(text: str) -> str:
+    """A damaged or imported text may hold anything, also what a terminal obeys."""
+    return "".join(c if c.isprintable() else "·" for c in text)
+
+
+def _timings(num: int) -> str:
+    return f"{num} timing" if num == 1 else f"{num} timings"
+
+
+@contextmanager
+def _warnings_told() -> Iterator[None]:
+    """Print what the cache warns of to stderr, without the place in our code."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", CacheWarning)
+        try:
+            yield
+        finally:
+            for warning in caught:
+                click.echo(f"warning: {warning.message}", err=True)
