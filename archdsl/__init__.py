@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from archdsl.compiler import build, compile, cost, export_onnx, identity
+    from archdsl.compiler import build, compile, cost, deploy, export_onnx, identity
     from archdsl.latency.measurement import measure
     from archdsl.report.search_run import search
     from archdsl.spec.load import load
@@ -24,6 +24,7 @@ _HOME = {
     "build": "archdsl.compiler",
     "compile": "archdsl.compiler",
     "cost": "archdsl.compiler",
+    "deploy": "archdsl.compiler",
     "identity": "archdsl.compiler",
     "export_onnx": "archdsl.compiler",
     "import_weights": "archdsl.weights.importing",
@@ -37,6 +38,7 @@ __all__ = [
     "build",
     "compile",
     "cost",
+    "deploy",
     "export_onnx",
     "identity",
     "import_weights",

@@ -84,10 +84,14 @@ def deploy(
         check_weights(graph, weights)
     numbers = as_arrays({name: weights[name] for name in graph.tensors()})
     network = run_passes(Network(graph, numbers), DEPLOYMENT)[0]
+    if strange := sorted((keep or frozenset()) - {node.path for node in network.graph.live()}):
+        message = f"the deployed network has no node {', '.join(map(repr, strange))}"
+        hint = "`archdsl.deploy(spec, weights).graph.text()` shows its nodes"
+        raise BackendError(Problem(at_argument("keep", strange[0]), "unknown-name", message, hint))
     if dtype == "f32":
         return network
     if keep is None and dtype == "f16":
-        from archdsl.backends.ranges import beyond_fp16
+        from archdsl.backends.torch.ranges import beyond_fp16
 
         keep = beyond_fp16(network)
     return run_passes(network, [in_dtype(dtype, keep or frozenset())])[0]
@@ -151,8 +155,11 @@ def export_onnx(
         measured to be fastest there, and runs elsewhere too; by default in the plain form that all fusers look for
     images: [N, C, H, W], real ones, from which int8 takes its ranges
     """
-    from archdsl.backends.onnx_dialects import PLAIN, dialect_for
+    from archdsl.backends.onnx.dialects import DIALECTS, PLAIN
 
+    if runtime is not None and runtime not in DIALECTS:
+        message, hint = f"no ONNX dialect was measured for {runtime!r}", f"one of {', '.join(DIALECTS)}, or none"
+        raise BackendError(Problem(at_argument("runtime", runtime), "unknown-name", message, hint))
     spec, onnx = as_spec(spec), backend("onnx")
     metadata = {
         "spec_yaml": spec.to_yaml(),
@@ -167,7 +174,7 @@ def export_onnx(
         _export_int8(_deployed(spec, weights, seed=seed), path, images, batch, metadata)
     elif deploy:
         network = _deployed(spec, weights, precision=precision, seed=seed)
-        dialect = dialect_for(runtime) if runtime else PLAIN
+        dialect = DIALECTS[runtime] if runtime else PLAIN
         onnx.save(network.graph, path, network.weights, batch=batch, dialect=dialect, metadata=metadata)
     else:
         _only_deployed(precision)
@@ -179,7 +186,7 @@ def _export_int8(
 ) -> None:
     import numpy as np
 
-    from archdsl.backends.onnx_int8 import quantize
+    from archdsl.backends.onnx.int8 import quantize
 
     size = batch or 1
     filled = np.resize(images, (-(-len(images) // size) * size, *images.shape[1:]))  # the last batch repeats images

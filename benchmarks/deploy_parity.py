@@ -24,10 +24,11 @@ import torch
 from torch import fx, nn
 
 import archdsl
-from archdsl.backends import onnx_model, torch_fx
+from archdsl.backends.onnx import model as onnx_model
 from archdsl.backends.parity import Parity, parity_of
 from archdsl.backends.precision import PRECISIONS
 from archdsl.backends.probe import probe_images
+from archdsl.backends.torch import fx as torch_fx
 from archdsl.compiler import deploy, identity
 from archdsl.passes.network import Network
 from archdsl.spec.model import Spec

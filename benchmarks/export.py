@@ -74,8 +74,8 @@ def child(spec: str, path: str) -> None:
     import onnx_ir  # noqa: F401  # what the export imports counts as imports
 
     import archdsl
-    from archdsl.backends import onnx_model  # noqa: F401
     from archdsl.backends.initial import initial_weights
+    from archdsl.backends.onnx import model as onnx_model  # noqa: F401
 
     imported = memory("VmHWM")
     weights = initial_weights(archdsl.compile(spec))

@@ -1,4 +1,4 @@
-"""Which dialect of ONNX is fastest for whole networks; `backends.onnx_dialects` has what wins here.
+"""Which dialect of ONNX is fastest for whole networks; `backends.onnx.dialects` has what wins here.
 
     python benchmarks/onnx_dialects.py [--spec swin_t] [--timm swin_tiny_patch4_window7_224] [--batch 1]
                                             [--runtime openvino-bf16] [--rounds 30] [--threads 1]
@@ -24,8 +24,8 @@ from paired import compare
 
 import archdsl
 from archdsl import compiler
-from archdsl.backends import onnx_model
-from archdsl.backends.onnx_dialects import Dialect
+from archdsl.backends.onnx import model as onnx_model
+from archdsl.backends.onnx.dialects import Dialect
 
 Run = Callable[[], Any]
 DRAW = np.random.default_rng(0)

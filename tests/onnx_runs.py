@@ -11,8 +11,8 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 
-from archdsl.backends.onnx_dialects import PLAIN
-from archdsl.backends.onnx_model import emit, serialize
+from archdsl.backends.onnx.dialects import PLAIN
+from archdsl.backends.onnx.model import emit, serialize
 from archdsl.ir.graph import Graph, Input
 
 UNWANTED = {"Shape", "If", "Loop", "Scan", "NonZero", "Mod", "Where", "Expand"}

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from onnx_runs import random_weights, run
 
-from archdsl.backends import onnx_model, torch_fx
+from archdsl.backends.onnx import model as onnx_model
+from archdsl.backends.torch import fx as torch_fx
 from archdsl.ir.graph import Graph
 from archdsl.passes.network import Network
 from archdsl.passes.runner import Pass, run_passes

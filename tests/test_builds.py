@@ -17,9 +17,10 @@ import torch
 from fake_tensorrt import FakeTensorRT
 
 import archdsl
-from archdsl.backends import onnx_file, onnx_run
 from archdsl.backends.batches import in_batches
 from archdsl.backends.initial import initial_weights
+from archdsl.backends.onnx import file as onnx_file
+from archdsl.backends.onnx import run as onnx_run
 from archdsl.backends.parity import parity_of
 from archdsl.builds import makers
 from archdsl.builds.folder import new_contents, write_marker

@@ -17,8 +17,8 @@ import pytest
 from shipped import NAMES, at_test_size, distinct
 
 import archdsl
-from archdsl.backends import onnx_model
 from archdsl.backends.initial import initial_weights
+from archdsl.backends.onnx import model as onnx_model
 from archdsl.compiler import deploy
 from archdsl.ir.graph import Graph, Input, Node
 from archdsl.ops import (

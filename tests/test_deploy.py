@@ -19,10 +19,11 @@ from shipped import assert_telling, at_test_size, difference, distinct, numbers_
 from timm_references import images
 
 import archdsl
-from archdsl.backends import onnx_model, torch_fx
-from archdsl.backends.onnx_dialects import dialect_for
+from archdsl.backends.onnx import model as onnx_model
+from archdsl.backends.onnx.dialects import dialect_for
 from archdsl.backends.parity import parity_of
 from archdsl.backends.precision import PRECISIONS
+from archdsl.backends.torch import fx as torch_fx
 from archdsl.compiler import deploy
 from archdsl.errors import BackendError, WeightsError
 from archdsl.passes.network import Network

@@ -7,7 +7,7 @@ import pytest
 import torch
 from onnx_runs import random_weights
 
-from archdsl.backends import torch_fx
+from archdsl.backends.torch import fx as torch_fx
 from archdsl.ir.graph import Graph
 from archdsl.ir.op import Op
 from archdsl.ir.types import TensorType

@@ -13,9 +13,9 @@ import torch
 from onnx import numpy_helper
 
 import archdsl
-from archdsl.backends import onnx_file
-from archdsl.backends.onnx_int8 import quantize
-from archdsl.backends.onnx_run import _by_onnxruntime, _by_openvino
+from archdsl.backends.onnx import file as onnx_file
+from archdsl.backends.onnx.int8 import quantize
+from archdsl.backends.onnx.run import _by_onnxruntime, _by_openvino
 from archdsl.errors import BackendError
 from archdsl.spec import loads
 from archdsl.training import parse_source
@@ -156,7 +156,7 @@ def test_weights_beside_the_model_are_quantized_too(images, tmp_path, monkeypatc
     archdsl.export_onnx(TINY, tmp_path / "whole.onnx", precision="int8", images=images)
     monkeypatch.setitem(onnx_file.write.__kwdefaults__, "external_bytes", 1000)
     monkeypatch.setattr(onnx_file, "INLINE_BYTES", 200)
-    monkeypatch.setattr("archdsl.backends.onnx_int8.EXTERNAL_BYTES", 1000)
+    monkeypatch.setattr("archdsl.backends.onnx.int8.EXTERNAL_BYTES", 1000)
     archdsl.export_onnx(TINY, tmp_path / "int8.onnx", precision="int8", images=images)
     (data,) = tmp_path.glob("int8.onnx.*.data")
     assert data.stat().st_size > 1000

@@ -12,9 +12,11 @@ import pytest
 import torch
 from onnx_runs import checked, forms, random_weights, run, session
 
-from archdsl.backends import onnx_file, onnx_model, torch_fx
 from archdsl.backends.initial import initial_weights
-from archdsl.backends.onnx_dialects import DIALECTS, Dialect, dialect_for
+from archdsl.backends.onnx import file as onnx_file
+from archdsl.backends.onnx import model as onnx_model
+from archdsl.backends.onnx.dialects import DIALECTS, Dialect, dialect_for
+from archdsl.backends.torch import fx as torch_fx
 from archdsl.blocks.convnext import ConvNextBlock
 from archdsl.blocks.downsamples import ConvDownsample, PatchMerging
 from archdsl.blocks.flow import Flow

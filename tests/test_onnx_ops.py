@@ -12,8 +12,9 @@ import torch
 from onnx_runs import checked, forms, random_weights, run
 from torch.nn import functional as F
 
-from archdsl.backends import null, onnx_model
-from archdsl.backends.onnx_dialects import Dialect
+from archdsl.backends import null
+from archdsl.backends.onnx import model as onnx_model
+from archdsl.backends.onnx.dialects import Dialect
 from archdsl.errors import BackendError
 from archdsl.ir.graph import Graph
 from archdsl.ir.op import Op
@@ -284,7 +285,7 @@ def test_bias_and_mask_are_summed_while_emitting():
 
 
 def test_a_sum_too_large_to_fold_stays_a_sum(monkeypatch):
-    monkeypatch.setattr("archdsl.backends.onnx_ops.FOLD_LIMIT", 100)
+    monkeypatch.setattr("archdsl.backends.onnx.ops.LIMIT", 100)
     order = Windows(8, 6, (4, 3), (2, 1))
     g, _ = biased(order, RelativePositionBias((4, 3), 2), ShiftMask(order))
     weights, xs = random_weights(g), images(g)

@@ -12,10 +12,12 @@ from random_networks import Drawing
 from same_function import difference, inputs, onnx_outputs, torch_outputs
 from shipped import at_test_size
 
-from archdsl.backends import ranges
+import archdsl
 from archdsl.backends.parity import parity_of
-from archdsl.backends.ranges import HEADROOM, LARGEST_FP16, beyond_fp16, largest_values
+from archdsl.backends.torch import ranges as ranges
+from archdsl.backends.torch.ranges import HEADROOM, LARGEST_FP16, beyond_fp16, largest_values
 from archdsl.compiler import deploy
+from archdsl.errors import BackendError
 from archdsl.ir.graph import Graph, Input, Value
 from archdsl.ir.order import Raster, Windows
 from archdsl.ir.types import DType, TensorType
@@ -199,10 +201,10 @@ def test_one_constant_is_added_in_an_attention_of_fp16_and_in_one_that_stays_fp3
 
 
 def test_a_bias_too_large_to_be_one_constant_is_added_in_fp16_too(monkeypatch: pytest.MonkeyPatch):
-    from archdsl.backends import onnx_ops
+    from archdsl.backends.onnx import ops as onnx_ops
 
     monkeypatch.setattr(fold_constants, "LIMIT", 100)
-    monkeypatch.setattr(onnx_ops, "FOLD_LIMIT", 100)
+    monkeypatch.setattr(onnx_ops, "LIMIT", 100)
     g = Graph()
     y = attention(g, "a", tokens(g, SHIFTED), SHIFTED)
     g.output("y", g.add(Linear(8, 5), y, path="fc"))
@@ -369,3 +371,14 @@ def test_what_is_not_finite_never_passes(value: float):
 def test_outputs_of_another_shape_are_refused():
     with pytest.raises(ValueError, match=r"outputs \[1, 3\] are expected, got \[1, 2\]"):
         parity_of(outputs([1, 2]), outputs([1, 2, 3]), "fp32")
+
+
+def test_a_node_to_keep_that_is_none_is_named():
+    with pytest.raises(BackendError, match=r"no node 'stages\.9\.fc'"):
+        archdsl.deploy("micro_swin", precision="fp16", keep={"stages.9.fc"})
+
+
+def test_a_runtime_without_a_dialect_is_named(tmp_path):
+    with pytest.raises(BackendError, match="no ONNX dialect was measured for 'onnxruntme'"):
+        archdsl.export_onnx("micro_swin", tmp_path / "m.onnx", runtime="onnxruntme")
+    assert not list(tmp_path.iterdir())

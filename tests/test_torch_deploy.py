@@ -17,8 +17,9 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 import archdsl
-from archdsl.backends import torch_deploy, torch_fx
-from archdsl.backends.torch_deploy import PackedLinear, optimise
+from archdsl.backends.torch import deploy as torch_deploy
+from archdsl.backends.torch import fx as torch_fx
+from archdsl.backends.torch.deploy import PackedLinear, optimise
 
 needs_kernels = pytest.mark.skipif(torch_deploy._kernels is None, reason="no oneDNN linears here")
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 import archdsl
 from archdsl.backends import backend
-from archdsl.backends.torch_ops import DropPath
+from archdsl.backends.torch.ops import DropPath
 from archdsl.spec import loads
 from archdsl.spec.load import load
 from archdsl.spec.lower import lower

@@ -14,7 +14,9 @@ import onnx_ir as ir
 import pytest
 from fake_tensorrt import FakeTensorRT, ParserError
 
-from archdsl.backends import backend, onnx_file, onnx_model
+from archdsl.backends import backend
+from archdsl.backends.onnx import file as onnx_file
+from archdsl.backends.onnx import model as onnx_model
 from archdsl.backends.trt import engine as trt_engine
 from archdsl.backends.trt import library as trt_library
 from archdsl.backends.trt.attention import attention_cores

@@ -9,8 +9,8 @@ from archdsl.errors import BackendError, Problem, at_argument
 
 BACKENDS: dict[str, str] = {
     "null": "archdsl.backends.null",  # nothing: for tests of the compiler
-    "torch": "archdsl.backends.torch_fx",  # an fx.GraphModule
-    "onnx": "archdsl.backends.onnx_model",  # an ONNX ModelProto
+    "torch": "archdsl.backends.torch.fx",  # an fx.GraphModule
+    "onnx": "archdsl.backends.onnx.model",  # an ONNX ModelProto
     "source": "archdsl.backends.source.file",  # the text of a PyTorch file
     "tensorrt": "archdsl.backends.trt.engine",  # a TensorRT engine, by way of ONNX
 }

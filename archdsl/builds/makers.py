@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from archdsl.backends import backend
-from archdsl.backends.onnx_run import NoRuntime, run_onnx
+from archdsl.backends.onnx.run import NoRuntime, run_onnx
 from archdsl.builds.artefact import Made, Ready, installed, outputs_of
 from archdsl.compiler import build, deploy, export_onnx
 from archdsl.weights.reading import read_weights

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from archdsl.backends.onnx_dialects import DIALECTS
+from archdsl.backends.onnx.dialects import DIALECTS
 from archdsl.backends.precision import PRECISIONS
 from archdsl.errors import ArchError, Problem, at_argument
 from archdsl.spec.model import Spec

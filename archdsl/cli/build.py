@@ -9,7 +9,7 @@ from zipfile import BadZipFile
 
 import click
 
-from archdsl.backends.onnx_dialects import DIALECTS
+from archdsl.backends.onnx.dialects import DIALECTS
 from archdsl.backends.precision import PRECISIONS
 from archdsl.builds.plan import KINDS, Plan
 from archdsl.cli.output import human, json_option, print_json, set_option

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from archdsl.backends import backend
-from archdsl.backends.onnx_dialects import PLAIN, Dialect, dialect_for
+from archdsl.backends.onnx.dialects import PLAIN, Dialect, dialect_for
 from archdsl.compiler import compile, cost, deploy
 from archdsl.errors import BackendError, Problem, at_argument
 from archdsl.latency.artefact import Artefact

@@ -18,8 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from archdsl.backends import onnx_file, onnx_model
 from archdsl.backends.initial import Array
+from archdsl.backends.onnx import file as onnx_file
+from archdsl.backends.onnx import model as onnx_model
 from archdsl.backends.trt.attention import attention_cores, read_model
 from archdsl.backends.trt.build import build_plan
 from archdsl.backends.trt.library import TensorRT, failure, gpu_name, load_tensorrt, make_builder, open_log

@@ -15,10 +15,10 @@ import onnx_ir as ir
 
 from archdsl.backends.errors import no_emitter
 from archdsl.backends.initial import Array, check_weights, initial_weights
-from archdsl.backends.onnx_dialects import PLAIN, Dialect
-from archdsl.backends.onnx_file import serialize, write
-from archdsl.backends.onnx_graph import Emission, Operand
-from archdsl.backends.onnx_ops import EMITTERS, works_on_rows
+from archdsl.backends.onnx.dialects import PLAIN, Dialect
+from archdsl.backends.onnx.file import serialize, write
+from archdsl.backends.onnx.graph import Emission, Operand
+from archdsl.backends.onnx.ops import EMITTERS, works_on_rows
 from archdsl.backends.splits import splits_of
 from archdsl.errors import BackendError, Problem, at_argument
 from archdsl.ir.graph import Graph, Input, Node
@@ -48,7 +48,7 @@ def emit(
     weights: arrays by parameter path, used without a copy; by default the initial weights of `seed`
     opset: by default the oldest that has all the ops in their formats: OPSET, BF16_OPSET for bf16, or `dialect`'s
     batch: the size of the batch axis; None leaves it dynamic
-    dialect: how to write what runtimes want in different ways (`onnx_dialects`)
+    dialect: how to write what runtimes want in different ways (`backends.onnx.dialects`)
     metadata: what the model shall say of itself beside the graph's name and hash and our version
     Errors: WeightsError when a tensor is missing or has another shape; BackendError for an opset or op it cannot emit
     """

@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from archdsl.backends.initial import Array
-from archdsl.backends.onnx_dialects import PLAIN, Dialect
+from archdsl.backends.onnx.dialects import PLAIN, Dialect
 from archdsl.backends.splits import Splits
 from archdsl.ir.graph import Node
 from archdsl.ir.types import DType, TensorType

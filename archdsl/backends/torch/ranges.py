@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import fx
 
-from archdsl.backends import torch_ops
 from archdsl.backends.probe import probe_images
-from archdsl.backends.torch_fx import emit
+from archdsl.backends.torch import ops as torch_ops
+from archdsl.backends.torch.fx import emit
 from archdsl.ir.graph import Node
 from archdsl.passes.network import Network
 

@@ -3,7 +3,7 @@
 The windows join the batch axis, [B * W, h, n, d], and a bias that all of them share is added by broadcasting. When the
 bias differs by window that would repeat it for each image, so then they join the heads, [B, W * h, n, d], and products
 are taken in any case: the op on [B, W * h, n, d] needs the same transposes, and is slower. For one image the windows
-always join the batch. Which form runtimes are given, and how they compare, is in `onnx_dialects`.
+always join the batch. Which form runtimes are given, and how they compare, is in `dialects`.
 
 k is transposed like q and v and then once more for the product, because OpenVINO and TensorRT make the second one part
 of the product.
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from archdsl.backends.onnx_graph import Emission, Operand
+from archdsl.backends.onnx.graph import Emission, Operand
 from archdsl.ir.graph import Node
 from archdsl.ir.types import TensorType
 from archdsl.ops import Attention

@@ -24,7 +24,7 @@ import numpy as np
 import onnx_ir as ir
 
 from archdsl.backends.initial import Array
-from archdsl.backends.onnx_file import write
+from archdsl.backends.onnx.file import write
 from archdsl.errors import BackendError, Problem, at_argument
 
 EXTERNAL_BYTES = 1_000_000_000

@@ -8,7 +8,7 @@ median of paired ratios) and this is what won:
   4 times for anything shifted (with Slice and Concat for the roll), 3 to 10 times between planes and windows.
 - Padding: one zero token put behind the others, which the Gather then reads. Padding the map takes 1.4 to 1.6 times as
   long. Dropping the padding is part of the Gather; Transpose and Slice take 2.2 times as long.
-- q, k and v, attention, tokens as matrices: measured on whole networks, by runtime (`onnx_dialects`).
+- q, k and v, attention, tokens as matrices: measured on whole networks, by runtime (`backends.onnx.dialects`).
 - Linear: MatMul and Add on [B, N, C]; a Gemm between two Reshapes takes 1.0 to 1.2 times as long.
 - The class token's batch: a slice of x times zero, plus the token. Shape and Expand take 0.9 of its 0.012 ms, but leave
   a Shape in the graph; Pad and Add take 1.3 to 1.8 times as long.
@@ -27,8 +27,8 @@ import numpy as np
 import onnx_ir as ir
 
 from archdsl.backends.initial import Array
-from archdsl.backends.onnx_attention import emit_attention
-from archdsl.backends.onnx_graph import DTYPES, Emission, Operand
+from archdsl.backends.onnx.attention import emit_attention
+from archdsl.backends.onnx.graph import DTYPES, Emission, Operand
 from archdsl.ir.graph import Input
 from archdsl.ir.op import Op
 from archdsl.ir.order import Order, Planes, Raster
@@ -58,9 +58,7 @@ from archdsl.ops import (
     TokenAffine,
     TokenBatchNorm,
 )
-
-FOLD_LIMIT = 1 << 24
-"""The most numbers (64 MB) that the sum of two constants may have to be made while emitting; larger sums stay sums."""
+from archdsl.passes.fold_constants import LIMIT
 
 # Shapes and axes in the comments: B = batch, N = tokens, C = channels, W = windows, h = heads, n = tokens of a window
 
@@ -134,7 +132,7 @@ def emit_activation(e: Emission, op: Activation, x: Operand) -> Operand:
 
 
 def emit_add(e: Emission, op: Add, x: Operand, y: Operand) -> Operand:
-    if isinstance(x, np.ndarray) and isinstance(y, np.ndarray) and e.node.type.size <= FOLD_LIMIT:
+    if isinstance(x, np.ndarray) and isinstance(y, np.ndarray) and e.node.type.size <= LIMIT:
         folded: Array = x + y
         return folded
     return e.op("Add", x, y)

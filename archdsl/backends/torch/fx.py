@@ -12,10 +12,11 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
-from archdsl.backends import torch_deploy, torch_ops
 from archdsl.backends.errors import no_emitter
 from archdsl.backends.initial import check_weights, initial_weights
 from archdsl.backends.splits import Splits, splits_of
+from archdsl.backends.torch import deploy as torch_deploy
+from archdsl.backends.torch import ops as torch_ops
 from archdsl.ir.graph import Graph, Input, Node
 from archdsl.ir.op import Op
 from archdsl.ir.order import Order, Planes
@@ -68,7 +69,7 @@ def emit(
     """A module that computes `graph`: images [B, C, H, W] -> its output (a tuple when there are several).
 
     weights: state dict by parameter path; by default the initial weights of `seed`, the same for every backend
-    deploy: in eval mode, with the forms that are fastest without gradients (`torch_deploy`)
+    deploy: in eval mode, with the forms that are fastest without gradients (`backends.torch.deploy`)
     Errors: WeightsError when a tensor is missing or has another shape
     """
     build = _Build(graph.name, splits_of(graph))

@@ -1,0 +1,1 @@
+"""Graph -> torch.fx.GraphModule: modules for training, fused calls for inference, ranges of values."""
