@@ -20,7 +20,7 @@ from fake_tensorrt import FakeTensorRT
 from archdsl.backends.precision import precision_named
 from archdsl.cli.main import run
 from archdsl.errors import BackendError, MeasureError, SpecError
-from archdsl.latency import RUNTIMES, Target, Worker, artefact_of, measure
+from archdsl.latency import RUNTIMES, Target, Worker, artefact_of, measure, network_for
 from archdsl.latency.artefact import Reference
 from archdsl.latency.failure import reason_of
 from archdsl.latency.measurement import close_workers, default_deadline_s, shared_worker
@@ -445,6 +445,47 @@ class HostBuffers:
 @pytest.fixture(params=["10.16.1.11", "11.4.0.106"])
 def trt(request):
     return FakeTensorRT(request.param)
+
+
+def test_the_layers_of_an_engine_are_told_by_the_nodes_they_compute(trt, tmp_path):
+    from archdsl.latency.profile import Attribution, rows_of
+    from archdsl.latency.runtimes.tensorrt_engine import EngineRun
+
+    target = Target("tensorrt", device="cuda", batch=BATCH)
+    artefact = artefact_of(TINY, target, tmp_path)
+    loaded = EngineRun(artefact.path, BATCH, trt, HostBuffers())
+    profiler = loaded.profiler(np.ones((BATCH, 3, 16, 16), np.float32))
+    for _ in range(4):
+        profiler.run()
+    found = profiler.finish(1)
+    assert found.runs == 3 and len(found.ops) == len(loaded.layers) > 0
+    rows = list(rows_of(found, Attribution(network_for(TINY, target).graph)))
+    assert {"linear", "attention"} <= {row.kind for row in rows}
+    assert sum(row.ms for row in rows) == pytest.approx(0.01 * BATCH * len(loaded.layers))
+
+
+def test_a_layer_of_several_nodes_is_told_by_the_first_and_one_that_is_not_known_by_itself(trt, tmp_path):
+    from archdsl.backends.trt.report import Layer
+    from archdsl.latency.runtimes.tensorrt_engine import EngineRun
+    from archdsl.latency.runtimes.tensorrt_profile import EngineProfiler
+
+    artefact = artefact_of(TINY, Target("tensorrt", device="cuda", batch=BATCH), tmp_path)
+    loaded = EngineRun(artefact.path, BATCH, trt, HostBuffers()).loaded
+    fused = (
+        Layer("stem.proj", "kgen", "region", ("stages.0.norm", "stages.0.fc")),
+        Layer("stem.proj.reorder", "", "cast"),
+    )
+    profiler = EngineProfiler(loaded, fused, np.ones((BATCH, 3, 16, 16), np.float32), HostBuffers())
+    profiler.run()
+    first, second, *others = sorted(profiler.finish(0).ops, key=lambda op: (op.op_type == "unknown", op.op_type))
+    assert (second.name, second.also, second.op_type, second.inserted) == (
+        "stages.0.norm",
+        ("stages.0.fc",),
+        "region",
+        False,
+    )
+    assert (first.name, first.op_type, first.inserted) == ("stem.proj.reorder", "cast", True)
+    assert {op.op_type for op in others} == {"unknown"} and not any(op.inserted for op in others)
 
 
 def test_an_engine_is_built_warmed_up_recorded_and_replayed(trt, tmp_path):

@@ -91,8 +91,8 @@ class Report:
 
     def kind(self, name: str) -> str:
         """The kind of the layer that a profiler calls `name`."""
-        plain = _PROFILE.sub("", name)
-        return next((layer.kind for layer in self.layers if layer.name == plain), kind_of(plain, ""))
+        layer = named(self.layers, name)
+        return layer.kind if layer else kind_of(_PROFILE.sub("", name), "")
 
     def attentions_that_are(self, verdict: str) -> tuple[str, ...]:
         return tuple(path for path, found in self.attentions.items() if found == verdict)
@@ -124,6 +124,12 @@ class Report:
             for layer in data["layers"]
         )
         return cls(tuple(layers), dict(data["attentions"]))
+
+
+def named(layers: Sequence[Layer], name: str) -> Layer | None:
+    """The layer that a profiler calls `name`."""
+    plain = _PROFILE.sub("", name)
+    return next((layer for layer in layers if layer.name == plain), None)
 
 
 def report_of(inspected: str, cores: Sequence[AttentionCore] = ()) -> Report:

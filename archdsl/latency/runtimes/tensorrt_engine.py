@@ -16,7 +16,7 @@ from archdsl.backends.trt.options import Batches, EngineOptions
 from archdsl.backends.trt.run import CudaMemory, Memory, guarded, load_plan, prepare
 from archdsl.errors import BackendError
 from archdsl.latency.failure import Reason, failed
-from archdsl.latency.runtimes.protocol import Loaded, Runtime
+from archdsl.latency.runtimes.protocol import Loaded, Profiler, Runtime
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -86,7 +86,9 @@ class EngineRun:
 
         options = EngineOptions.of({}, batches=(Batches.only(batch),))
         self.buffers = buffers
-        self.loaded = load_plan(trt, build_engine(onnx, options, trt=trt).plan)
+        engine = build_engine(onnx, options, trt=trt)
+        self.layers = engine.report.layers if engine.report else ()
+        self.loaded = load_plan(trt, engine.plan)
         with guarded("prepared the engine", self.loaded.log):
             self.context = self.loaded.engine.create_execution_context()
             if self.context is None:
@@ -109,6 +111,11 @@ class EngineRun:
         """All runs share one input, so the same engine must not be timed on two at once."""
         self.buffers.put(self.input, x_BX)
         return self._run
+
+    def profiler(self, x_BX: NDArray[Any]) -> Profiler:
+        from archdsl.latency.runtimes.tensorrt_profile import EngineProfiler
+
+        return EngineProfiler(self.loaded, self.layers, x_BX, type(self.buffers)())
 
     def _queue(self) -> None:
         assert self.context is not None
