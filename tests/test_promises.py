@@ -38,6 +38,7 @@ def with_giant(line: str) -> str:
     return "\n".join(["name: giant", *line.splitlines(), *kept]) + "\n"
 
 
+@pytest.mark.alone  # its child may use ten seconds of a core
 @pytest.mark.parametrize("name", GIANTS)
 def test_a_giant_is_refused_quickly_in_little_memory(name: str, tmp_path: Path):
     """P10: in a child that may use 1 GiB of address space, and names the line."""
