@@ -167,6 +167,7 @@ def test_the_worker_outlives_the_thread_that_started_it():
 
 
 def test_ctrl_c_ends_the_worker_and_is_passed_on():
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C from the start
     with Worker() as worker:
         take("none", worker)
         pid = worker.pid
