@@ -121,8 +121,13 @@ def build(
 
     weights: a state dict by archdsl's names (see `import_weights`); by default the initial weights of `seed`
     deploy: the deploy form, for inference alone; its state dict is its own, and in eval mode
-    precision: of the deploy form
+    precision: of the deploy form: fp32, fp16 or bf16
+
+    Errors: WeightsError when a tensor is missing or has another shape; BackendError for int8, which is made as ONNX only
     """
+    if precision == "int8":
+        message, hint = "int8 is made as ONNX only, not as a PyTorch module", "use export_onnx with images"
+        raise BackendError(Problem(at_argument("--precision", precision), "wrong-value", message, hint))
     torch_fx = backend("torch")
     module: fx.GraphModule
     if deploy:

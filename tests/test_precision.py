@@ -382,3 +382,8 @@ def test_a_runtime_without_a_dialect_is_named(tmp_path):
     with pytest.raises(BackendError, match="no ONNX dialect was measured for 'onnxruntme'"):
         archdsl.export_onnx("micro_swin", tmp_path / "m.onnx", runtime="onnxruntme")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_module_in_int8_is_refused_rather_than_given_in_fp32():
+    with pytest.raises(BackendError, match="int8 is made as ONNX only"):
+        archdsl.build("micro_swin", deploy=True, precision="int8")
