@@ -72,12 +72,24 @@ def deploy(
 
     Errors: WeightsError when a tensor is missing or has another shape
     """
+    return deploy_graph(lower(as_spec(spec)), weights, precision=precision, keep=keep, seed=seed)
+
+
+def deploy_graph(
+    graph: Graph,
+    weights: Mapping[str, Any] | None = None,
+    *,
+    precision: str = "fp32",
+    keep: Set[str] | None = None,
+    seed: int = 0,
+) -> Network:
+    """`deploy` for a graph that came from elsewhere, such as a segment of a network."""
     from archdsl.backends.initial import as_arrays, check_weights, initial_weights
     from archdsl.backends.precision import precision_named
     from archdsl.passes.deployment import DEPLOYMENT
     from archdsl.passes.set_precision import in_dtype
 
-    dtype, graph = precision_named(precision).dtype, lower(as_spec(spec))
+    dtype = precision_named(precision).dtype
     if weights is None:
         weights = initial_weights(graph, seed)
     else:
@@ -123,7 +135,7 @@ def build(
     deploy: the deploy form, for inference alone; its state dict is its own, and in eval mode
     precision: of the deploy form: fp32, fp16 or bf16
 
-    Errors: WeightsError when a tensor is missing or has another shape; BackendError for int8, which is made as ONNX only
+    Errors: WeightsError when a tensor is missing or has another shape; BackendError for int8, which is ONNX only
     """
     if precision == "int8":
         message, hint = "int8 is made as ONNX only, not as a PyTorch module", "use export_onnx with images"

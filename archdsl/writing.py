@@ -20,11 +20,16 @@ def write_file(path: str | os.PathLike[str], data: str | bytes | memoryview) -> 
 
 
 def write_with(
-    path: str | os.PathLike[str], fill: Callable[[IO[bytes]], object], named: Callable[[], str] | None = None
+    path: str | os.PathLike[str],
+    fill: Callable[[IO[bytes]], object],
+    named: Callable[[], str] | None = None,
+    *,
+    synced: bool = True,
 ) -> Path:
     """Let `fill` write a new file that then takes the place of `path`: a crash leaves what was there before.
 
     named: what to call the file instead, where that is known only once it is written (a digest of its bytes)
+    synced: wait until the disk has it; without that a power loss may lose it
     Errors: ArchError (`cannot-write`) when the file system refuses; nothing half-written stays
     """
     target = Path(path)
@@ -33,11 +38,13 @@ def write_with(
         with open(new, "xb") as file:
             fill(file)
             file.flush()
-            os.fsync(file.fileno())
+            if synced:
+                os.fsync(file.fileno())
         if named:
             target = target.with_name(named())
         os.replace(new, target)
-        sync_folder(target.parent)
+        if synced:
+            sync_folder(target.parent)
     except OSError as error:
         message = f"{target} cannot be written: {error.strerror or error}"
         hint = "choose another folder, or make room"

@@ -1,4 +1,4 @@
-"""A runtime with a menu of faults, for tests: the artefact's text says which one happens."""
+"""A runtime with a menu of faults, for tests: the artefact's text says which one happens, and with what argument."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -25,6 +26,11 @@ def hang():
         time.sleep(1)
 
 
+def loop():
+    while True:
+        pass
+
+
 def hang_with_a_child():
     child = subprocess.Popen(["sleep", "60"])
     print(f"child {child.pid}", flush=True)
@@ -35,6 +41,40 @@ def eat_memory():
     kept = []
     while True:
         kept.append(bytearray(64 * 2**20))
+
+
+def thirty_gibibytes():
+    """Piece by piece, as a system that lends more memory than it has would let us."""
+    return [np.empty(2**30, np.uint8) for _ in range(30)]
+
+
+def fork_bomb():
+    """Sixteen children with children of their own, all of which would outlive us."""
+    program = "import subprocess, time; subprocess.Popen(['sleep', '60']); time.sleep(60)"
+    for _ in range(16):
+        subprocess.Popen([sys.executable, "-S", "-c", program])
+    os.abort()
+
+
+def die_once(marker):
+    """Crash, unless that has happened before: then all is fine."""
+    try:
+        Path(marker).touch(exist_ok=False)
+    except FileExistsError:
+        return
+    segfault()
+
+
+def illegal_access():
+    raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
+def illegal_access_once(marker):
+    try:
+        Path(marker).touch(exist_ok=False)
+    except FileExistsError:
+        return
+    illegal_access()
 
 
 def library_out_of_memory():
@@ -65,6 +105,12 @@ MENU = {
     "abort": os.abort,
     "os._exit": lambda: os._exit(7),
     "hang": hang,
+    "loop": loop,
+    "thirty GiB": thirty_gibibytes,
+    "fork bomb": fork_bomb,
+    "die once": die_once,
+    "illegal access": illegal_access,
+    "illegal access once": illegal_access_once,
     "hang with a child": hang_with_a_child,
     "eat memory": eat_memory,
     "library out of memory": library_out_of_memory,
@@ -84,6 +130,7 @@ class Network:
     def __init__(self, fault, batch):
         self.fault, self.batch = fault, batch
         self.size = 900_000 if fault == "slow" else 300_000
+        self.held = np.ones(64 * 2**20 if fault == "big" else 1, np.uint8)
 
     def outputs(self, x):
         if len(x) != self.batch:
@@ -107,7 +154,7 @@ class Network:
 class Faulty(Runtime):
     name = "faulty"
     kinds = ("spec",)
-    precisions: ClassVar = {"cpu": ("fp32",)}
+    precisions: ClassVar = {"cpu": ("fp32",), "cuda": ("fp32",)}
 
     def version(self):
         return "1"
@@ -116,8 +163,9 @@ class Faulty(Runtime):
         return "a device for tests"
 
     def load(self, artefact, target):
-        MENU.get(artefact.text, lambda: None)()
-        return Network(artefact.text, target.batch)
+        fault, _, argument = artefact.text.partition(": ")
+        MENU.get(fault, lambda *_: None)(*([argument] if argument else []))
+        return Network(fault, target.batch)
 
 
 RUNTIME = Faulty()

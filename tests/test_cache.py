@@ -18,7 +18,11 @@ from test_timing import timing
 
 from archdsl.errors import MeasureError
 from archdsl.latency import RUNTIMES, Artefact, CacheWarning, Reference, Target, TimingCache, Worker, measure
+from archdsl.latency.cache import Filter
 from archdsl.latency.cache_file import MIGRATIONS, SCHEMA, TABLES
+from archdsl.latency.clock import METHOD
+from archdsl.latency.repeatability import Repeat
+from archdsl.latency.timing import utc_now
 from archdsl.writing import cache_folder
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -214,8 +218,27 @@ def test_a_file_of_schema_1_is_migrated_and_keeps_its_timings(old, tmp_path):
     assert rows(old.path, "SELECT network FROM timings ORDER BY network") == [("",), ("my_net",)]
     new = TimingCache(tmp_path / "new")
     new.put(network(), FINGERPRINT, timing())
-    tables = "SELECT name, sql FROM sqlite_master"
-    assert rows(old.path, tables) == rows(new.path, tables) == [("timings", TABLES[SCHEMA])]
+    tables = "SELECT name, sql FROM sqlite_master ORDER BY name"
+    assert dict(rows(old.path, tables)) == dict(rows(new.path, tables)) == TABLES[SCHEMA]
+
+
+@pytest.mark.usefixtures("no_warnings")
+def test_a_file_of_schema_2_is_migrated_and_keeps_its_timings(cache):
+    """Its timings are of an archdsl that knew nothing of sittings: they are listed, and say so by their defaults."""
+    shutil.copyfile(ROOT / "tests" / "data" / "timings_schema_2.sqlite", cache.path)
+    before = rows(cache.path, "SELECT * FROM timings")
+    assert rows(cache.path, "PRAGMA user_version") == [(2,)] and len(before) == 2
+    assert [entry.network for entry in cache.entries()] == ["my_net", "other_net"]
+    found = cache.get(network(build="deploy"), OLD_FINGERPRINT)
+    assert (found, found.sittings, found.repeats, found.peak_memory_bytes) == (timing(), 1, 0, None)
+    assert rows(cache.path, "SELECT * FROM timings") == before
+    assert rows(cache.path, "PRAGMA user_version") == [(SCHEMA,)]
+    assert dict(rows(cache.path, "SELECT name, sql FROM sqlite_master")) == TABLES[SCHEMA]
+
+
+def test_a_timing_of_an_older_method_is_listed_but_not_served(old):
+    assert len(old.entries()) == 2
+    assert Target("null").fingerprint().endswith(f"method {METHOD}") and METHOD > 1
 
 
 def test_there_is_a_table_and_a_migration_for_every_schema():
@@ -412,3 +435,74 @@ def test_a_failed_measurement_is_not_kept(cache, monkeypatch):
     with Worker() as worker, pytest.raises(MeasureError, match="NaN"):
         measure(network(kind="spec", text="nan"), Target("faulty"), cache=cache, worker=worker)
     assert cache.get(network(kind="spec", text="nan"), Target("faulty").fingerprint()) is None
+
+
+def repeat(median_ms=1.0, key="k", place="here", date=None):
+    return Repeat(place, key, median_ms, date or utc_now())
+
+
+@pytest.mark.usefixtures("no_warnings")
+def test_repeats_are_kept_by_place_in_their_order(cache):
+    assert cache.repeats("here") == []
+    taken = [repeat(1.0), repeat(1.1, key="l"), repeat(1.2)]
+    for one in (taken[0], repeat(9.0, place="there"), *taken[1:]):
+        cache.note(one)
+    assert cache.repeats("here") == taken
+
+
+@pytest.mark.usefixtures("no_warnings")
+def test_only_the_latest_repeats_of_a_place_are_kept_and_none_that_is_old(cache, monkeypatch):
+    monkeypatch.setattr("archdsl.latency.cache.MOST_REPEATS", 3)
+    cache.note(repeat(5.0, place="there"))
+    cache.note(repeat(1.0, date="2020-01-01T00:00:00Z"))
+    assert cache.repeats("here") == [] and rows(cache.path, "SELECT count(*) FROM repeats") == [(1,)]
+    for i in range(5):
+        cache.note(repeat(float(i + 1)))
+    assert [one.median_ms for one in cache.repeats("here")] == [3.0, 4.0, 5.0]
+    assert len(cache.repeats("there")) == 1
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "UPDATE repeats SET median_ms = 0.9",
+        "UPDATE repeats SET median_ms = 'x'",
+        "UPDATE repeats SET median_ms = -1.0",
+        "UPDATE repeats SET median_ms = 9e999",
+        "UPDATE repeats SET key = 'other'",
+        "UPDATE repeats SET checksum = x'00ff'",
+    ],
+)
+@pytest.mark.usefixtures("no_warnings")
+def test_a_damaged_repeat_does_not_count(cache, sql):
+    cache.note(repeat(1.0))
+    change(cache.path, sql)
+    cache.note(repeat(2.0))
+    assert [one.median_ms for one in cache.repeats("here")] == [2.0]
+
+
+@pytest.mark.parametrize(
+    "wrong", [repeat(0.0), repeat(float("inf")), repeat(date="yesterday, long after 2020")], ids=str
+)
+def test_a_repeat_that_makes_no_sense_does_not_count(cache, wrong):
+    cache.note(wrong)
+    assert cache.repeats("here") == []
+
+
+def test_a_cache_that_cannot_be_used_costs_the_repeat_and_not_the_measurement(tmp_path):
+    (tmp_path / "timings.sqlite").mkdir()
+    cache = TimingCache(tmp_path)
+    with pytest.warns(CacheWarning, match="timing cache"):
+        assert cache.repeats("here") == []
+    with pytest.warns(CacheWarning, match="timing cache"):
+        cache.note(repeat())
+
+
+def test_pruning_everything_forgets_the_repeats_and_pruning_some_does_not(cache):
+    cache.put(network(), FINGERPRINT, timing())
+    cache.note(repeat())
+    cache.prune(Filter(runtimes=("onnxruntime",)))
+    assert cache.repeats("here")
+    cache.put(network(), FINGERPRINT, timing())
+    cache.prune(Filter(), everything=True)
+    assert cache.repeats("here") == []

@@ -534,7 +534,7 @@ def test_a_newer_archdsls_file_is_left_alone_and_told(cache, line, tmp_path, cap
     change(cache, "PRAGMA user_version = 99")
     before = cache.path.read_bytes()
     shown = refused(capsys, *commands(tmp_path, line)[command])
-    assert "a newer archdsl wrote it (schema 99, this one knows 2) [cache]" in shown
+    assert "a newer archdsl wrote it (schema 99, this one knows 3) [cache]" in shown
     assert cache.path.read_bytes() == before
 
 
@@ -627,7 +627,7 @@ def test_an_old_schema_where_nothing_may_be_written_is_told(guarded, capsys, mon
     shutil.copyfile(ROOT / "tests" / "data" / "timings_schema_1.sqlite", guarded.path)
     guarded.path.chmod(0o444)
     with as_another_user():
-        assert "it is of schema 1 and cannot be brought to 2" in refused(capsys, "ls")
+        assert "it is of schema 1 and cannot be brought to 3" in refused(capsys, "ls")
 
 
 def test_prune_of_the_library_wants_to_know_what_too(four):

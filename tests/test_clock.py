@@ -80,6 +80,60 @@ def test_slow_callables_take_one_run_a_turn():
     assert "".join(order)[2:] == "abab"
 
 
+def test_a_budget_is_spent_in_sittings_each_with_callables_made_anew():
+    order, made = [], []
+
+    def anew(i):
+        made.append(i)
+        mark = "ab"[i] + str(len(made) // 2 + len(made) % 2)
+        return lambda: order.append(mark)
+
+    pace = Pace(budget_s=0.01, min_runs=9, max_runs=9, warmup_s=0, sittings=3)
+    calls = [lambda: order.append("a0"), lambda: order.append("b0")]
+    first, second = interleave(calls, pace, anew=anew)
+    assert made == [0, 1, 0, 1]
+    assert "".join(order)[:4] == "a0b0" and order[-1] == "b2"
+    assert len(first.wall_ms) == len(second.wall_ms) == 9
+    assert first.sittings == (0, 0, 0, 1, 1, 1, 2, 2, 2) and first.num_sittings == 3
+    assert first.rounds == (0, 0, 0, 1, 1, 1, 2, 2, 2)
+    assert first.round_sittings() == [0, 1, 2]
+    assert first.warmup == 3  # one run for each new place in memory
+
+
+def test_the_runs_that_are_wanted_at_least_are_those_of_all_sittings():
+    pace = Pace(budget_s=0.03, min_runs=9, warmup_s=0, sittings=3)
+    (readings,) = interleave([lambda: time.sleep(0.004)], pace, anew=lambda i: lambda: time.sleep(0.004))
+    assert 3 <= len(readings.wall_ms) <= 12
+
+
+def test_no_callable_is_there_more_than_twice_while_they_are_made_anew():
+    class Call:
+        alive = most = 0
+
+        def __init__(self):
+            Call.alive += 1
+            Call.most = max(Call.most, Call.alive)
+
+        def __call__(self):
+            pass
+
+        def __del__(self):
+            Call.alive -= 1
+
+    interleave([Call() for _ in range(4)], Pace(budget_s=0.01, max_runs=20, warmup_s=0), anew=lambda i: Call())
+    assert Call.most <= 5  # a new one before the old one goes, so that it lies elsewhere
+
+
+def test_without_callables_made_anew_there_is_one_sitting():
+    readings = time_callable(lambda: None, Pace(budget_s=0.01, max_runs=30))
+    assert (readings.sittings, readings.num_sittings) == ((), 1)
+
+
+def test_a_slow_callable_is_warm_after_two_runs_alike():
+    readings = time_callable(lambda: time.sleep(0.16), Pace(budget_s=0.01, min_runs=1, max_runs=1, warmup_s=5))
+    assert readings.warmup <= 4
+
+
 def test_an_exception_comes_through_and_garbage_collection_goes_on():
     def call():
         raise ZeroDivisionError("no")
@@ -98,7 +152,9 @@ def test_nothing_to_time_gives_nothing():
     assert interleave([]) == []
 
 
-@pytest.mark.parametrize("wrong", [{"budget_s": 0}, {"min_runs": 0}, {"warmup_s": -1}, {"max_runs": 3}], ids=str)
+@pytest.mark.parametrize(
+    "wrong", [{"budget_s": 0}, {"min_runs": 0}, {"warmup_s": -1}, {"max_runs": 3}, {"sittings": 0}], ids=str
+)
 def test_a_pace_that_makes_no_sense_is_refused(wrong):
     with pytest.raises(ValueError, match="a pace needs"):
         Pace(**wrong)

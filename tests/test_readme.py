@@ -71,11 +71,13 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
 
 
 def test_the_language_page_is_right():
-    """Its spec comes to what it expects, and its space loads."""
+    """Its spec comes to what it expects, and its spaces load."""
     text = (Path(__file__).parents[1] / "docs" / "language.md").read_text()
-    spec, space = (loads(block) if "stages:" in block else loads_space(block) for block in yaml_blocks(text))
+    spec, space, devices = (loads(block) if "stages:" in block else loads_space(block) for block in yaml_blocks(text))
     assert (archdsl.cost(spec).params, archdsl.cost(spec).macs) == (spec.expect.params, spec.expect.macs)
     assert space.num_total == 2**4 * 2 * 5 * 2
+    assert devices.objectives.names == ("latency@openvino", "latency@bulk", "params")
+    assert devices.constraints.latency.on("bulk").max == 3000 and devices.constraints.latency.on("openvino").max == 200
 
 
 def yaml_blocks(text: str) -> list[str]:

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import fake_tensorrt
 import numpy as np
@@ -47,7 +48,7 @@ CHOICES = [
     for device, precisions in runtime(name).precisions.items()
     for precision in precisions
 ]
-PACKAGES = {"onnxruntime": "onnxruntime", "openvino": "openvino"}
+PACKAGES = {"onnxruntime": "onnxruntime", "onnxruntime-tensorrt": "onnxruntime", "openvino": "openvino"}
 MEASURED = [choice for choice in CHOICES if not runtime(choice[0]).analytic]
 
 
@@ -57,10 +58,11 @@ def lacks(name, device, precision):
         from openvino import Core
 
         return "" if "BF16" in Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "arithmetic in bf16"
-    if device == "cuda" and name == "onnxruntime":
+    if device == "cuda" and name.startswith("onnxruntime"):
         from onnxruntime import get_available_providers
 
-        return "" if "CUDAExecutionProvider" in get_available_providers() else "a provider"
+        provider = "CUDAExecutionProvider" if name == "onnxruntime" else "TensorrtExecutionProvider"
+        return "" if provider in get_available_providers() else "a provider"
     if name == "tensorrt" and find_spec("tensorrt") is None:
         return "a library"
     if name == "torch-compile" and shutil.which(os.environ.get("CXX", "g++")) is None:
@@ -189,12 +191,14 @@ def test_bench_does_not_count_a_network_that_answers_something_else(tiny_file, c
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-@pytest.mark.parametrize("there", [["--on", "null,torch-cudagraph"], ["--on", "torch", "--device", "cuda"]], ids=str)
-def test_bench_tells_what_is_missing_before_it_times_anything(there, tiny_file, capsys):
-    assert run(["bench", tiny_file, *there]) == 2
-    told = capsys.readouterr().err
-    assert "runtime-missing" in told
-    assert "timing on" not in told
+def test_bench_tells_what_is_missing(tiny_file, capsys):
+    assert run(["bench", tiny_file, "--on", "torch", "--device", "cuda"]) == 2
+    told = capsys.readouterr()
+    assert "runtime-missing" in told.out + told.err
+    assert "timing on" not in told.err
+    run(["bench", tiny_file, "--on", "null,torch-cudagraph"])
+    told = capsys.readouterr()
+    assert "torch-cudagraph" in told.out + told.err and "runtime-missing" in told.out + told.err
 
 
 # ---- what a target's problems say
@@ -233,9 +237,9 @@ def test_onnx_runtime_on_a_cpu_still_has_no_bf16(tmp_path):
 def test_a_session_that_fell_back_to_the_cpu_is_refused():
     from archdsl.latency.runtimes.onnx_runtime import check_providers
 
-    check_providers("cuda", ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    check_providers("CUDAExecutionProvider", ["CUDAExecutionProvider", "CPUExecutionProvider"])
     with pytest.raises(MeasureError, match="would have used CPUExecutionProvider") as caught:
-        check_providers("cuda", ["CPUExecutionProvider"])
+        check_providers("CUDAExecutionProvider", ["CPUExecutionProvider"])
     assert reason_of(caught.value) == "runtime-missing"
 
 
@@ -502,6 +506,52 @@ def test_an_engine_is_built_warmed_up_recorded_and_replayed(trt, tmp_path):
     assert buffers.did[-1] == "replay"
     loaded.timed(x_BCHW)()
     assert buffers.did[-2:] == ["replay", "replay"]
+
+
+def test_copies_to_and_from_an_engine_go_through_pinned_memory_and_are_waited_for():
+    from archdsl.latency.runtimes.tensorrt_engine import CudaBuffers
+
+    did = []
+
+    class Tensor:
+        """An array that knows where it is, and notes what is done to it."""
+
+        def __init__(self, array, where):
+            self.array, self.where, self.shape, self.dtype = array, where, array.shape, array.dtype
+
+        def pin_memory(self):
+            return Tensor(self.array, "pinned")
+
+        def copy_(self, other, non_blocking=False):
+            did.append(f"{other.where} to {self.where}{', not waited for' if non_blocking else ''}")
+            self.array[...] = other.array
+            return self
+
+        def data_ptr(self):
+            return 4096
+
+        def numpy(self):
+            return self.array
+
+    class FakeTorch:
+        cuda = SimpleNamespace(current_stream=lambda: SimpleNamespace(synchronize=lambda: did.append("wait")))
+
+        @staticmethod
+        def tensor(x):
+            return Tensor(x.copy(), "pageable")
+
+        @staticmethod
+        def empty(shape, dtype, pin_memory):
+            return Tensor(np.empty(shape, dtype), "pinned" if pin_memory else "pageable")
+
+    buffers = object.__new__(CudaBuffers)
+    buffers._torch, buffers._kept = FakeTorch, [Tensor(np.zeros((2, 3), np.float32), "gpu")]
+    x_BX = np.arange(6, dtype=np.float32).reshape(2, 3)
+    buffers.put(4096, x_BX)
+    assert did == ["pinned to gpu, not waited for", "wait"]
+    found = buffers.get(4096)
+    assert did[2:] == ["gpu to pinned, not waited for", "wait"]
+    assert (found == x_BX).all()
 
 
 def test_an_engine_that_does_not_run_says_what_tensorrt_said(trt, tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from archdsl.cli.main import run
-from archdsl.cli.search import _seconds
+from archdsl.cli.output import seconds
 from archdsl.errors import ArchError
 from archdsl.report.search_run import search
 from archdsl.spec import load_space, shipped_spaces
@@ -146,7 +146,7 @@ def test_a_space_that_is_seen_through_ends_early(space: Path, tmp_path: Path) ->
         (["--on", "tensorrrt"], "a runtime is one of"),
         (["--time-limit", "soon"], "--time-limit is a time"),
         (["--set", "objectives.accuracy.train.data=imagefolder:/nowhere"], "no folder `/nowhere/train`"),
-        (["--set", "objectives.accuracy.train.recipe=quik"], "there is no recipe `quik`"),
+        (["--set", "objectives.accuracy.train.recipe=quik"], "no recipe called `quik`"),
         (["--set", "objectives.accuracy.train.data=synthetik"], "there is no data source `synthetik`"),
         (["--storage", "nonsense://me:s3cret@host/x"], "nonsense://me:***@host/x"),
     ],
@@ -212,7 +212,14 @@ def wait_until(holds: Any, seconds: float = 10.0) -> None:
 
 
 def test_times_are_read() -> None:
-    assert [_seconds(text) for text in ("90", "90s", "5m", "5min", "2h", "500 ms")] == [90, 90, 300, 300, 7200, 0.5]
+    assert [seconds("--time-limit", text) for text in ("90", "90s", "5m", "5min", "2h", "500 ms")] == [
+        90,
+        90,
+        300,
+        300,
+        7200,
+        0.5,
+    ]
 
 
 def test_shipped_spaces_name_what_there_is() -> None:

@@ -269,7 +269,7 @@ def test_a_driver_that_repeats_the_password_is_masked(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr("archdsl.study.storage.RDBStorage", refuse)
     with pytest.raises(StudyError, match=r"with password \*\*\*") as caught:
-        open_storage("postgresql://me:s3cret@host/db")
+        open_storage("mysql://me:s3cret@host/db")
     assert "s3cret" not in caught.value.text()
 
 

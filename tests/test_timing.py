@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from archdsl.errors import Place, SpecError
-from archdsl.latency import Artefact, Target, Timing
+from archdsl.latency import Artefact, Target, Timing, compare
 from archdsl.latency.clock import Readings
-from archdsl.latency.intervals import median_interval, paired_ratio
+from archdsl.latency.intervals import median_interval, paired_ratio, part_medians
 from archdsl.latency.machine import Usage
 from archdsl.latency.verdict import Conditions, contention_of, drift_of, judged, num_outliers
 
@@ -49,9 +49,10 @@ def timing(**changes):
 QUIET = Usage(0.0, 0.0, 0.0)
 
 
-def readings(wall_ms, cpu_share=1.0, usage=QUIET):
+def readings(wall_ms, cpu_share=1.0, usage=QUIET, sittings=()):
     wall_ms = tuple(float(ms) for ms in wall_ms)
-    return Readings(wall_ms, tuple(cpu_share * ms for ms in wall_ms), tuple(range(len(wall_ms))), 10, 0.5, usage)
+    cpu_ms, rounds = tuple(cpu_share * ms for ms in wall_ms), tuple(range(len(wall_ms)))
+    return Readings(wall_ms, cpu_ms, rounds, 10, 0.5, usage, sittings)
 
 
 def test_a_timing_prints_its_uncertainty():
@@ -124,6 +125,72 @@ def test_equal_networks_are_told_apart_in_at_most_one_of_twenty_cases():
     assert wrong <= 0.05 * 300
 
 
+FIVE_SITTINGS = [i // 8 for i in range(40)]
+
+
+def with_reload_effect(random, sd=0.03):
+    """40 runs in five sittings; where the network lies in memory shifts all runs of a sitting."""
+    return np.repeat(np.exp(sd * random.standard_normal(5)), 8) * np.exp(0.01 * random.standard_normal(40))
+
+
+def test_equal_networks_are_not_told_apart_by_where_they_lie_in_memory():
+    random = np.random.default_rng(0)
+    wrong = 0
+    for _ in range(300):
+        ours, theirs = with_reload_effect(random), with_reload_effect(random)
+        wrong += paired_ratio(list(ours), list(theirs), FIVE_SITTINGS).verdict != "same"
+    assert wrong <= 0.05 * 300
+
+
+def test_what_a_sitting_shares_counts_once_however_many_runs_it_has():
+    sittings = [0] * 60 + [1, 1, 2, 2, 3, 3]
+    values = [1.05] * 60 + [0.95, 0.95, 1.04, 1.04, 0.96, 0.96]
+    assert part_medians(values, sittings) == [1.05, 0.95, 1.04, 0.96]
+    assert paired_ratio(values, [1.0] * 66, sittings).verdict == "same"
+    assert paired_ratio(values, [1.0] * 66).verdict == "slower"
+
+
+class Answering:
+    """A worker that answers with readings made beforehand."""
+
+    def __init__(self, readings):
+        self.readings = readings
+
+    def run(self, job, *, deadline_s):
+        rest = {"runtime_version": "1", "environment": {}, "cores": None, "gpu": None}
+        return {"readings": [one.as_json() for one in self.readings], "peak_memory_bytes": [5, None], **rest}
+
+
+def test_a_comparison_looks_at_the_sittings_of_its_networks():
+    sittings = (*[0] * 60, 1, 1, 2, 2, 3, 3)
+    theirs = readings([1.0] * 66, sittings=sittings)
+    ours = readings([1.05] * 60 + [0.95, 0.95, 1.04, 1.04, 0.96, 0.96], sittings=sittings)
+    artefacts = [Artefact("spec", name, (3,), text="") for name in ("a", "b")]
+    found = compare(artefacts, Target("torch"), worker=Answering([theirs, ours]))
+    assert found.ratios[1].verdict == "same"
+    assert [one.sittings for one in found.timings] == [4, 4]
+    assert [one.peak_memory_bytes for one in found.timings] == [5, None]
+    assert [one.between_runs > 0 for one in found.timings] == [True, True]
+
+
+def test_a_real_difference_is_told_although_networks_lie_elsewhere_each_time():
+    random = np.random.default_rng(0)
+    told = 0
+    for _ in range(100):
+        ours, theirs = 1.2 * with_reload_effect(random), with_reload_effect(random)
+        told += paired_ratio(list(ours), list(theirs), FIVE_SITTINGS).verdict == "slower"
+    assert told >= 90
+
+
+def test_an_interval_over_sittings_holds_the_true_median_in_nineteen_of_twenty_cases():
+    random = np.random.default_rng(0)
+    held = 0
+    for _ in range(300):
+        interval = median_interval(list(with_reload_effect(random)), sittings=FIVE_SITTINGS)
+        held += interval.low <= 1.0 <= interval.high
+    assert held >= 0.93 * 300
+
+
 def test_a_ratio_ignores_noise_that_both_networks_share():
     random = np.random.default_rng(0)
     weather = 1 + random.random(40)  # the machine is up to twice as slow, for both alike
@@ -159,6 +226,15 @@ def test_drift_is_told_and_a_steady_run_has_none():
     assert drift_of(tuple(steady + np.linspace(0, 2, 200))).startswith("slower by 1")
 
 
+def test_drift_over_sittings_is_a_trend_and_not_a_difference():
+    random = np.random.default_rng(0)
+    false_alarms = sum(drift_of(tuple(with_reload_effect(random)), FIVE_SITTINGS) is not None for _ in range(200))
+    assert false_alarms <= 4
+    warming = np.repeat(np.linspace(10, 13, 5), 8) + 0.1 * random.standard_normal(40)
+    assert drift_of(tuple(warming), FIVE_SITTINGS).startswith("slower by 2")
+    assert drift_of(tuple(warming[::-1]), FIVE_SITTINGS).startswith("faster by 2")
+
+
 def test_outliers_are_counted():
     assert num_outliers((*[10.0, 10.1, 9.9] * 10, 50.0, 60.0)) == 2
 
@@ -169,6 +245,27 @@ def test_a_judged_timing_carries_its_conditions():
     assert (found.median_ms, found.batch, found.runtime, found.cores) == (1.0, 4, "null", (1,))
     assert found.environment == {"OMP_NUM_THREADS": "1"}
     assert found.date.endswith("Z")
+
+
+def test_a_judged_timing_counts_its_sittings_and_carries_its_memory():
+    taken = readings([1.0, 1.1, 0.9, 1.0] * 5, sittings=tuple(i // 4 for i in range(20)))
+    found = judged(taken, Target("null"), "abc", Conditions("1", {}, None), peak_memory_bytes=2**20)
+    assert (found.sittings, found.peak_memory_bytes, found.device_state) == (5, 2**20, {})
+
+
+CONDITIONS = {
+    *("runtime", "runtime_version", "device", "device_name", "precision", "batch", "threads", "environment", "cores"),
+    *("clock_state", "device_state", "warmup", "runs", "sittings", "median_ms", "p5_ms", "p95_ms", "p99_ms"),
+    *("ci_low_ms", "ci_high_ms", "between_runs", "repeats", "cpu_wall_ratio", "load_average", "busy_neighbours"),
+    *("contended", "contention", "drift", "outliers", "peak_memory_bytes", "graph_hash", "date"),
+}
+
+
+def test_no_number_is_without_its_conditions():
+    """Every condition is a field, in JSON too; only what older timings lack may be left out when one is made."""
+    assert set(Timing.model_fields) == CONDITIONS == set(timing().as_json())
+    optional = {name for name, field in Timing.model_fields.items() if not field.is_required()}
+    assert optional == {"sittings", "between_runs", "repeats", "peak_memory_bytes", "device_state"}
 
 
 @pytest.mark.parametrize("value", ["onnxruntime", {"runtime": "onnxruntime"}, {}, Target()], ids=str)

@@ -68,14 +68,14 @@ def test_epochs_are_reported_by_seed(trainers: Trainers) -> None:
 
 
 def test_what_training_says_comes_through(tmp_path: Path) -> None:
-    wrong = Trainers({**DATA, "colours": 3}, recipe(), results=tmp_path / "t.jsonl")
+    wrong = Trainers({**DATA, "colours": 5}, recipe(), results=tmp_path / "t.jsonl")
     try:
-        with pytest.raises(TrainingError, match=r"training:1:1: .*6 classes") as caught:
+        with pytest.raises(TrainingError, match=r"training:1:1: .*20 classes") as caught:
             wrong(load("micro_swin", set=SMALL))
     finally:
         wrong.close()
     assert caught.value.problems[0].rule == "classes"
-    assert caught.value.problems[0].hint == "set head.classes=6"
+    assert caught.value.problems[0].hint == "set head.classes=20"
 
 
 def test_a_killed_training_costs_one_network(tmp_path: Path) -> None:

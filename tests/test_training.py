@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import math
@@ -19,6 +20,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from toy_training import TOY, Bright, same, toy_network, weights
 
 from archdsl.errors import ArchError, SpecError, TrainingError
 from archdsl.training import (
@@ -31,11 +33,13 @@ from archdsl.training import (
     parse_recipe,
     train,
 )
+from archdsl.training.agreement import RankAgreement, measure_agreement
 from archdsl.training.data import parse_source
 from archdsl.training.data.imagefolder import Folder, ImageFolder
 from archdsl.training.data.synthetic import SyntheticPairs
+from archdsl.training.evaluator import Stepwise, trust_of
 from archdsl.training.initial import redraw_fan_in
-from archdsl.training.loop import _decay_groups
+from archdsl.training.optimizers import decay_groups
 from archdsl.training.recipe import lr_factor
 
 
@@ -46,48 +50,6 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-TOY = Recipe(epochs=4, batch=32, lr=1e-2, schedule="one_cycle", warmup=0.2, clip_grad=1.0)
-
-
-class Bright:
-    """Toy data: the class is the channel that is bright."""
-
-    num_classes, image_size, num_train, num_val, num_val_independent = 3, (4, 4), 320, 96, 96
-
-    def key(self) -> str:
-        return "bright"
-
-    def _batches(self, num: int, batch: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-        draw = torch.Generator().manual_seed(seed)
-        for _ in range(num // batch):
-            labels = torch.randint(0, 3, (batch,), generator=draw)
-            images = torch.randn(batch, 3, 4, 4, generator=draw) * 0.5
-            images[torch.arange(batch), labels] += 1.0
-            yield images, labels
-
-    def train_batches(self, batch: int, *, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        return self._batches(self.num_train, batch, 1000 * seed + epoch)
-
-    def val_batches(self, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        return self._batches(self.num_val, self.num_val, 77)
-
-
-def toy_network(classes: int = 3, seed: int = 0) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return nn.Sequential(
-            nn.Conv2d(3, 8, 2, 2), nn.BatchNorm2d(8), nn.GELU(), nn.Dropout(0.2), nn.Flatten(), nn.Linear(32, classes)
-        )
-
-
-def weights(model: nn.Module) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in model.state_dict().items()}
-
-
-def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 # --- the loop ---------------------------------------------------------------------------------------------------------
@@ -198,11 +160,18 @@ def test_weights_that_became_nan_in_the_last_step_are_noticed():
         train(NanInEval(48, 3), Bright(), TOY, seed=0)
 
 
-def test_a_head_of_another_width_and_a_batch_beyond_the_data_are_refused_with_a_way_out():
-    with pytest.raises(TrainingError, match=r"3 classes, but the network answers \[32, 5\](.|\n)*head.classes=3"):
-        train(toy_network(classes=5), Bright(), TOY, seed=0)
-    with pytest.raises(TrainingError, match=r"\[batch\](.|\n)*at most 320"):
-        train(toy_network(), Bright(), TOY.model_copy(update={"batch": 1000}), seed=0)
+def test_a_head_that_is_too_narrow_is_refused_with_a_way_out_and_a_wider_one_is_noted():
+    with pytest.raises(TrainingError, match=r"3 classes, but the network answers \[32, 2\](.|\n)*head.classes=3"):
+        train(toy_network(classes=2), Bright(), TOY, seed=0)
+    said: list[str] = []
+    outcome = train(toy_network(classes=5), Bright(), TOY, seed=0, say=said.append)
+    assert outcome.notes == ("the network can answer 5 classes, the data have 3",) == tuple(said)
+    assert outcome.accuracy > 0.9
+
+
+def test_a_batch_beyond_the_data_is_all_of_the_data_and_says_so():
+    outcome = train(toy_network(), Bright(), TOY.model_copy(update={"batch": 1000}), seed=0)
+    assert outcome.notes == ("a batch is 320 images, not 1000: there are only 320 to train on",)
 
 
 def test_norms_biases_and_positions_get_no_weight_decay():
@@ -210,7 +179,7 @@ def test_norms_biases_and_positions_get_no_weight_decay():
     model.attn = nn.Linear(4, 4)
     model.attn.relative_position_bias_table = nn.Parameter(torch.zeros(9, 2))
     model.norm, model.pos_embed = nn.LayerNorm(4), nn.Parameter(torch.zeros(1, 5, 4))
-    decayed, spared = _decay_groups(model, 0.05)
+    decayed, spared = decay_groups(model, 0.05)
     assert [id(p) for p in decayed["params"]] == [id(model.attn.weight)] and decayed["weight_decay"] == 0.05
     assert len(spared["params"]) == 5 and spared["weight_decay"] == 0.0
 
@@ -242,14 +211,20 @@ def test_a_recipe_is_named_changed_and_written_out_again():
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("qick", r"^--recipe:1:1: there is no recipe `qick` \[unknown-name\](.|\n)*did you mean `quick`"),
-        ({"extends": "quick", "learning_rate": 1}, r"`learning_rate` is not a field of Recipe \[unknown-key\]"),
-        ({"extends": "quick", "lr": -1}, r"`lr`: .* greater than 0, but got -1 \[out-of-range\]"),
-        ({"extends": "quick", "lr": math.nan}, r"`lr`: .* finite number, but got nan \[out-of-range\]"),
-        ({"extends": "quick", "epochs": "many"}, r"`epochs`: .* but got 'many' \[wrong-type\]"),
-        ({"extends": "quick", "schedule": "linear"}, r"`schedule`: .* but got 'linear' \[out-of-range\]"),
-        ({"extends": 3}, r"`extends` names a recipe, but got 3 \[wrong-type\]"),
-        ({"lr": 1}, r"(?s)`epochs` must be given \[missing-key\].*`batch` must be given"),
+        ("qick", r"^--recipe:1:1: no recipe called `qick` .* \[unknown-name\](.|\n)*did you mean `quick`"),
+        (
+            {"extends": "quick", "learning_rate": 1},
+            r"unknown key `learning_rate` \[unknown-key\](.|\n)*A recipe has: amp, ",
+        ),
+        ({"extends": "quick", "lr": -1}, r"`lr` must be more than 0, but got `-1` \[out-of-range\]"),
+        ({"extends": "quick", "lr": math.nan}, r"`lr` must be a finite number, but got `.nan` \[wrong-value\]"),
+        ({"extends": "quick", "epochs": "many"}, r"`epochs` must be a whole number, but got `many` \[wrong-type\]"),
+        (
+            {"extends": "quick", "schedule": "linear"},
+            r"`schedule` must be one of `one_cycle`, `cosine`, but got `linear` \[wrong-value\]",
+        ),
+        ({"extends": 3}, r"`extends` names a recipe, but got `3` \[wrong-type\]"),
+        ({"lr": 1}, r"(?s)`epochs` is missing: a recipe needs it \[missing-key\].*`batch` is missing"),
     ],
 )
 def test_a_wrong_recipe_says_what_is_wrong(value, message):
@@ -385,7 +360,9 @@ class Sketch:
 def evaluator(built: list[int], **options: Any) -> TrainEvaluator[Sketch]:
     def build(spec: Sketch, *, seed: int) -> nn.Module:
         built.append(seed)
-        return nn.Sequential(nn.Flatten(), nn.Linear(192, spec.width), nn.ReLU(), nn.Linear(spec.width, 2))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return nn.Sequential(nn.Flatten(), nn.Linear(192, spec.width), nn.ReLU(), nn.Linear(spec.width, 2))
 
     source = SyntheticPairs(num_train=128, num_val=64, colours=2)
     recipe = parse_recipe("quick", epochs=2, batch=32)
@@ -457,6 +434,102 @@ def test_two_stores_on_one_file_see_each_other_and_lose_nothing(tmp_path):
     for thread in writers:
         thread.join()
     assert all(reader.get(f"{w}-{i}") == {"accuracy": w + i / 100} for w in range(4) for i in range(20))
+
+
+# --- judging early ----------------------------------------------------------------------------------------------------
+
+
+def test_a_network_is_judged_early_and_gone_on_with_for_the_epochs_that_are_missing(tmp_path):
+    built: list[int] = []
+    whole = evaluator([], num_seeds=2)(Sketch(8), seed=0)
+    done: list[tuple[int, int]] = []
+    step = evaluator(
+        built, num_seeds=2, checkpoints=tmp_path, report=lambda seed, epoch: done.append((seed, epoch.number))
+    )
+    early = step.advance(Sketch(8), seed=0, to_epoch=1)
+    assert (early.epochs, early.of_epochs, early.paid_epochs, early.is_final) == (1, 2, 2, False)
+    assert "1 of 2 epochs" in str(early)
+    assert len(list(tmp_path.iterdir())) == 2
+    late = step.advance(Sketch(8), seed=0, to_epoch=2)
+    assert (late.epochs, late.paid_epochs, late.reused, late.is_final) == (2, 2, 0, True)
+    assert done == [(0, 1), (1, 1), (0, 2), (1, 2)], "no epoch is done twice"
+    assert late.values == whole.values, "bit by bit what it would have been"
+    assert not list(tmp_path.iterdir()), "nothing is kept of a run that has ended"
+    again = step.advance(Sketch(8), seed=0, to_epoch=1)
+    assert (again.paid_epochs, again.reused, again.values) == (0, 2, early.values)
+    assert step(Sketch(8), seed=0) == dataclasses.replace(late, paid_epochs=0, reused=2)
+
+
+def test_what_a_finished_run_had_come_to_on_the_way_is_known_without_training(tmp_path):
+    built: list[int] = []
+    known = evaluator(built, results=JsonLines(tmp_path / "runs.jsonl"))
+    known(Sketch(8), seed=0)
+    early = known.advance(Sketch(8), seed=0, to_epoch=1)
+    assert (early.paid_epochs, early.epochs) == (0, 1) and built == [0]
+    assert early.mean == evaluator([]).advance(Sketch(8), seed=0, to_epoch=1).mean
+
+
+def test_without_a_folder_for_them_or_with_damaged_ones_runs_begin_anew_and_come_to_the_same(tmp_path, caplog):
+    expected = evaluator([])(Sketch(8), seed=0)
+    plain = evaluator([], results={})
+    plain.advance(Sketch(8), seed=0, to_epoch=1)
+    found = plain.advance(Sketch(8), seed=0, to_epoch=2)
+    assert (found.values, found.paid_epochs) == (expected.values, 2)
+    keeping = evaluator([], results={}, checkpoints=tmp_path)
+    keeping.advance(Sketch(8), seed=0, to_epoch=1)
+    (kept,) = tmp_path.iterdir()
+    kept.write_bytes(kept.read_bytes()[:-5])
+    with caplog.at_level(logging.WARNING):
+        found = keeping.advance(Sketch(8), seed=0, to_epoch=2)
+    assert (found.values, found.paid_epochs) == (expected.values, 2)
+    assert "the run begins anew" in caplog.text
+
+
+def test_a_network_that_is_given_up_leaves_nothing_behind(tmp_path):
+    step = evaluator([], num_seeds=2, checkpoints=tmp_path)
+    step.advance(Sketch(8), seed=0, to_epoch=1)
+    step.advance(Sketch(9), seed=0, to_epoch=1)
+    step.discard(Sketch(8), seed=0)
+    assert len(list(tmp_path.iterdir())) == 2
+    with pytest.raises(TrainingError, match=r"`to_epoch` must be 1 to 2, .* got 3 \[out-of-range\]"):
+        step.advance(Sketch(8), seed=0, to_epoch=3)
+
+
+# --- evaluators -------------------------------------------------------------------------------------------------------
+
+
+class Proxy:
+    """A toy of another kind."""
+
+    name, kind = "width", "proxy"
+
+    def __init__(self, agreement: RankAgreement | None):
+        self.agreement = agreement
+
+    def __call__(self, spec: Sketch, *, seed: int) -> Accuracy:
+        return accuracy_of(spec.width / 100, None)
+
+
+def test_every_evaluator_states_how_far_its_ranks_are_those_of_training():
+    values, trained = [1.0, 2, 3, 4, 5, 6], [0.1, 0.3, 0.2, 0.4, 0.6, 0.5]
+    agreement = measure_agreement(values, trained, "train: toys, 2 epochs")
+    assert agreement.tau == pytest.approx(11 / 15) and agreement.num_networks == 6
+    assert -1 <= agreement.low < agreement.tau <= agreement.high <= 1
+    assert trust_of(Proxy(None)) == "width (proxy): rank correlation with real training not measured"
+    assert "tau 0.73 (" in trust_of(Proxy(agreement)) and "6 networks) with train: toys" in trust_of(Proxy(agreement))
+    assert trust_of(evaluator([])) == "train: real training, the reference itself"
+    assert isinstance(evaluator([]), Stepwise) and not isinstance(Proxy(None), Stepwise)
+
+
+def test_rank_agreement_has_its_known_ends_and_counts_ties():
+    up = [0.0, 1, 2, 3, 4]
+    same_order, reversed_order = measure_agreement(up, up, "r"), measure_agreement(up, up[::-1], "r")
+    assert (same_order.tau, reversed_order.tau) == (1.0, -1.0)
+    assert measure_agreement([1.0, 1, 2, 3], [1.0, 2, 2, 3], "r").tau == pytest.approx(4 / 5)  # tau-b: 4 / sqrt(5 * 5)
+    assert measure_agreement([1.0, 1, 1, 2], [1.0, 2, 3, 4], "r").tau == pytest.approx(3 / math.sqrt(3 * 6))
+    for wrong in ([1.0, 2, 3], [1.0, 1, 1, 1, 1], [math.nan, 1, 2, 3, 4]):
+        with pytest.raises(ValueError, match=r"networks judged|no order|finite"):
+            measure_agreement(wrong, up, "r")
 
 
 # --- the package ------------------------------------------------------------------------------------------------------

@@ -141,7 +141,7 @@ def test_only_the_batch_may_be_dynamic(dynamic, trt):
 
 def test_weights_beyond_protobuf_go_through_files(graph, trt, monkeypatch):
     monkeypatch.setattr(onnx_file, "EXTERNAL_BYTES", 1000)
-    monkeypatch.setattr(onnx_file.write, "__kwdefaults__", {"external_bytes": 1000})
+    monkeypatch.setattr(onnx_file.write, "__kwdefaults__", {**onnx_file.write.__kwdefaults__, "external_bytes": 1000})
     monkeypatch.setattr(onnx_file, "INLINE_BYTES", 100)
     files = []
 

@@ -96,10 +96,10 @@ def test_a_hang_that_ignores_sigterm_ends_at_the_deadline():
         take("none", worker)
         pid = worker.pid
         start = time.monotonic()
-        with pytest.raises(MeasureError, match="no answer within 1 s while loading hang") as caught:
+        with pytest.raises(MeasureError, match=r"no answer within 1 s while .* \(2 attempts\)") as caught:
             take("hang", worker, deadline_s=1.0)
         assert reason_of(caught.value) == "timeout"
-        assert 1.0 <= time.monotonic() - start < 3.0
+        assert 2.0 <= time.monotonic() - start < 6.0  # each attempt has the deadline
         assert not is_running(pid)
         assert worker.pid is None
 
@@ -107,7 +107,7 @@ def test_a_hang_that_ignores_sigterm_ends_at_the_deadline():
 def test_what_the_worker_started_dies_with_it():
     with Worker() as worker:
         with pytest.raises(MeasureError, match="child") as caught:
-            take("hang with a child", worker, deadline_s=1.5)
+            take("hang with a child", worker, deadline_s=3.0)
         child = int(caught.value.problems[0].hint.rsplit("child ", 1)[1])
         assert wait_until(lambda: not is_running(child))
 

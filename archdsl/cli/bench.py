@@ -4,148 +4,236 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import click
 
-from archdsl.backends.precision import precision_named
-from archdsl.cli.output import human, json_option, print_json, print_table, set_option, whole_numbers
+from archdsl.backends.precision import PRECISIONS, precision_named
+from archdsl.cli.output import json_option, print_json, print_table, set_option, whole_numbers, words
 from archdsl.compiler import cost
-from archdsl.latency import FORMS, Comparison, Reference, Target, artefact_of, close_workers, compare
+from archdsl.errors import ArchError, Problem, SpecError, at_argument
+from archdsl.latency import (
+    FORMS,
+    RUNTIMES,
+    Artefact,
+    Reference,
+    Target,
+    TimingCache,
+    artefact_of,
+    close_workers,
+)
+from archdsl.latency.against import FAIRNESS, TimmNetwork, reference_network
+from archdsl.latency.runtimes import runtime
+from archdsl.latency.side_by_side import Standing, side_by_side
 from archdsl.spec.load import load
 from archdsl.spec.model import Spec
 
 
-@click.command(epilog="Examples: archdsl bench swin_t swin_free_t · archdsl bench swin_t --on torch --batch 1,8 --json")
+@click.command(
+    epilog="Examples: archdsl bench swin_t swin_free_t · archdsl bench swin_t --on torch --batch 1,8 --json · "
+    "archdsl bench swin_t --against timm:swin_tiny_patch4_window7_224"
+)
 @click.argument("specs", nargs=-1, required=True, metavar="SPEC…")
-@click.option("--on", "runtimes", default="onnxruntime", show_default=True, help="Runtimes, separated by commas.")
+@click.option(
+    "--on",
+    "runtimes",
+    default="onnxruntime",
+    show_default=True,
+    help="Runtimes, separated by commas, each with a device if you like: onnxruntime,tensorrt:cuda.",
+)
+@click.option("--against", multiple=True, metavar="timm:NAME", help="Models of timm to time beside them, in turns.")
 @click.option("--form", type=click.Choice(list(FORMS)), default="deploy", show_default=True, help="Of the networks.")
 @click.option("--batch", "batches", default="1", show_default=True, help="Batch sizes, separated by commas.")
-@click.option("--device", help="cpu or cuda; by default the one the runtime knows first.")
+@click.option("--device", help="cpu or cuda, where --on says none; by default the one the runtime knows first.")
 @click.option("--precision", "precisions", default="fp32", show_default=True, help="Precisions, separated by commas.")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 1024), help="Threads of the runtime.")
 @click.option("--seconds", default=2.0, show_default=True, type=click.FloatRange(0.1, 600), help="Timed runs of each.")
+@click.option("--predict", "predicted", is_flag=True, help="Measure only the first; predict the others from segments.")
 @set_option
 @json_option
 def bench(
     specs: tuple[str, ...],
     runtimes: str,
+    against: tuple[str, ...],
     form: str,
     batches: str,
     device: str | None,
     precisions: str,
     threads: int,
     seconds: float,
+    predicted: bool,
     overrides: tuple[str, ...],
     as_json: bool,
 ) -> int:
-    """Time networks side by side, in turns, in one worker process; ratios are to the first.
+    """Time networks side by side, in turns, in one worker process; ratios are to the first that works.
 
     The networks have random weights: latency does not depend on them. A network counts only if it answers as fp32
-    PyTorch does, as nearly as its precision allows. ± is the 95 % interval of the median.
+    PyTorch does, as nearly as its precision allows. ± is the 95 % interval of the median; memory is the most that
+    loading and running took beyond an idle worker. `faster` and `slower` are said only where the ratio's 99 % interval
+    leaves out 1.
+
+    What a runtime does not know or this machine lacks is listed as skipped, a network that does not work as failed, and
+    the exit code is 0 as long as something was measured.
     """
     loaded = [load(name, set=list(overrides) or None) for name in specs]
-    where = {} if device is None else {"device": device}
-    targets = [
-        Target.parse({"runtime": runtime, **where, "precision": precision, "batch": batch, "threads": threads})
-        for runtime in _parts(runtimes)
-        for precision in _parts(precisions)
-        for batch in whole_numbers("--batch", batches)
-    ]
-    for target in targets:
-        target.fingerprint()  # what is missing is told before anything is timed
-    results: list[dict[str, Any]] = []
-    references = Expected(loaded)
+    rivals = [reference_network(word) for given in against for word in words("--against", given)]
+    targets, skipped = _targets(runtimes, device, precisions, whole_numbers("--batch", batches), threads)
+    if predicted:
+        from archdsl.cli.bench_predict import bench_predict
+
+        return bench_predict(loaded, targets, form=form, rivals=against, seconds=seconds, as_json=as_json)
+    ours = [OurNetwork(spec, form) for spec in loaded]
+    standings: list[Standing] = []
     try:
         with tempfile.TemporaryDirectory(prefix="archdsl-bench-") as folder:
             for target in targets:
                 click.echo(f"timing on {target} …", err=True)
-                artefacts = [artefact_of(spec, target, Path(folder), form=form) for spec in loaded]
-                found = compare(artefacts, target, references=references.on(target), budget_s=seconds)
-                results.extend(_rows(loaded, target, found))
+                place, cache = Path(folder), TimingCache()
+                standings += side_by_side([*ours, *rivals], target, place, budget_s=seconds, cache=cache)
     finally:
         close_workers()
+    failed = [standing for standing in standings if standing.timing is None]
+    results = [_row(standing) for standing in standings if standing.timing is not None]
+    if not results:
+        raise _together([standing.error for standing in failed if standing.error is not None])
     if as_json:
-        print_json({"results": results})
-    else:
-        _print(results)
+        print_json({"results": results, "failed": list(map(_failure, failed)), "skipped": skipped})
+        return 0
+    from archdsl.report.bench_table import bench_table, footnotes
+
+    print_table(bench_table(results))
+    for mark, note in footnotes(results).items():
+        click.echo(f"{mark} {note}")
+    for standing in failed:
+        told = _failure(standing)
+        click.echo(f"failed: {told['spec']} on {standing.target}: {told['message']} [{told['reason']}]")
+    for left in skipped:
+        click.echo(f"skipped: {_told(left['target'])}: {left['message']} [{left['reason']}]")
+    if rivals:
+        click.echo(f"{FAIRNESS}{_sizes(loaded, rivals)}")
     return 0
 
 
-def _parts(words: str) -> list[str]:
-    return [word.strip() for word in words.split(",")]
+@dataclass(frozen=True)
+class OurNetwork:
+    """A spec as `side_by_side` takes it; what it must answer is found once for all targets."""
 
+    spec: Spec
+    form: str
 
-class Expected:
-    """What the networks must answer, found once for all targets."""
+    @property
+    def name(self) -> str:
+        return self.spec.name
 
-    def __init__(self, specs: Sequence[Spec]):
-        self.specs = specs
-        self._known: list[Reference] | None = None
+    @cached_property
+    def macs(self) -> int:
+        return cost(self.spec).macs
 
-    def on(self, target: Target) -> list[Reference] | None:
-        """For each network what it must answer, with the tolerance of the target's precision; None where none runs."""
-        if target.is_analytic:
-            return None
+    @cached_property
+    def expected(self) -> Reference:
         from archdsl.study.measured import reference_of
 
-        if self._known is None:
-            self._known = [reference_of(spec) for spec in self.specs]
-        tolerance = precision_named(target.precision).tolerance
-        return [replace(reference, tolerance=tolerance) for reference in self._known]
+        return reference_of(self.spec)
+
+    def made(self, target: Target, folder: Path) -> tuple[Artefact, Reference | None]:
+        """Errors: BackendError as `artefact_of`"""
+        artefact = artefact_of(self.spec, target, folder, form=self.form)
+        if target.is_analytic:
+            return artefact, None
+        return artefact, replace(self.expected, tolerance=precision_named(target.precision).tolerance)
 
 
-def _rows(specs: Sequence[Spec], target: Target, found: Comparison) -> list[dict[str, Any]]:
-    """Facts of each network on one target, as `--json` prints them."""
-    return [
-        {
-            "spec": spec.name,
-            "target": target.as_json(),
-            **timing.as_json(),
-            "images_per_second": timing.images_per_second,
-            "ratio": ratio.median,
-            "ratio_low": ratio.low,
-            "ratio_high": ratio.high,
-            "notes": list(timing.notes),
-            "shown": str(timing),
-            "macs": cost(spec).macs,
-        }
-        for spec, timing, ratio in zip(specs, found.timings, found.ratios, strict=True)
-    ]
+def _targets(
+    runtimes: str, device: str | None, precisions: str, batches: Sequence[int], threads: int
+) -> tuple[list[Target], list[dict[str, Any]]]:
+    """The targets of the matrix that work here, and what was left out of it and why.
+
+    Errors: ArchError for a word that no runtime knows, or when nothing is left
+    """
+    asked = [_runtime_and_device(word, device) for word in words("--on", runtimes)]
+    named = words("--precision", precisions, tuple(PRECISIONS))
+    found: list[Target] = []
+    skipped: list[dict[str, Any]] = []
+    errors: list[ArchError] = []
+    for (name, where), precision, batch in product(asked, named, batches):
+        fields = {"runtime": name, **where, "precision": precision, "batch": batch, "threads": threads}
+        try:
+            target = Target.parse(fields)
+            target.fingerprint()  # what is missing is told before anything is timed
+            found.append(target)
+        except ArchError as error:
+            if error.problems[0].rule in ("out-of-range", "wrong-type"):
+                raise
+            errors.append(error)
+            skipped.append({"target": fields, **_why(error)})
+    if not found:
+        raise _together(errors)
+    return list(dict.fromkeys(found)), skipped
 
 
-def _print(results: list[dict[str, Any]]) -> None:
-    from rich import box
-    from rich.table import Table
+def _runtime_and_device(word: str, device: str | None) -> tuple[str, dict[str, str]]:
+    """`tensorrt:cuda` -> the runtime's name and the fields of its device. Errors: SpecError for unknown names"""
+    name, colon, own = word.partition(":")
+    if name not in RUNTIMES:
+        Target.parse({"runtime": name})  # says it
+    where = own if colon else device
+    if where is None:
+        return name, {}
+    known = sorted({known for each in RUNTIMES for known in runtime(each).devices})
+    if where not in known:
+        message = f"a device is one of {', '.join(known)}, but got {where!r}"
+        raise SpecError(Problem(at_argument("--on" if colon else "--device", word), "unknown-name", message))
+    return name, {"device": where}
 
-    table = Table(box=box.SIMPLE)
-    for name in (
-        "spec",
-        "runtime",
-        "precision",
-        "batch",
-        "latency",
-        "p95",
-        "ratio to the first",
-        "images/s",
-        "MACs",
-        "notes",
-    ):
-        table.add_column(name, justify="left" if name in ("spec", "runtime", "precision", "notes") else "right")
-    for row in results:
-        ratio = f"{row['ratio']:.3f} [{row['ratio_low']:.3f}, {row['ratio_high']:.3f}]"
-        table.add_row(
-            row["spec"],
-            row["target"]["runtime"] + ("" if row["target"]["device"] == "cpu" else f" on {row['target']['device']}"),
-            row["target"]["precision"],
-            str(row["batch"]),
-            row["shown"],
-            f"{row['p95_ms']:.2f} ms",
-            ratio,
-            f"{row['images_per_second']:.1f}",
-            human(row["macs"]),
-            "; ".join(row["notes"]),
-        )
-    print_table(table)
+
+def _why(error: ArchError) -> dict[str, Any]:
+    problem = error.problems[0]
+    return {"reason": problem.rule, "message": problem.message, "hint": problem.hint}
+
+
+def _together(errors: Sequence[ArchError]) -> ArchError:
+    """Several errors as one, each problem once; its exit code is the first one's."""
+    return type(errors[0])(list(dict.fromkeys(problem for error in errors for problem in error.problems)))
+
+
+def _failure(standing: Standing) -> dict[str, Any]:
+    assert standing.error is not None
+    return {"spec": standing.entrant.name, "target": standing.target.as_json(), **_why(standing.error)}
+
+
+def _row(standing: Standing) -> dict[str, Any]:
+    """Facts of one network on one target, as `--json` prints them."""
+    timing, ratio = standing.timing, standing.ratio
+    assert timing is not None and ratio is not None and isinstance(standing.entrant, OurNetwork | TimmNetwork)
+    return {
+        "spec": standing.entrant.name,
+        "target": standing.target.as_json(),
+        **timing.as_json(),
+        "images_per_second": timing.images_per_second,
+        "ratio": ratio.median,
+        "ratio_low": ratio.low,
+        "ratio_high": ratio.high,
+        "ratio_to": standing.against,
+        "verdict": ratio.verdict,
+        "notes": list(timing.notes),
+        "shown": str(timing),
+        "macs": standing.entrant.macs,
+    }
+
+
+def _told(fields: dict[str, Any]) -> str:
+    where = f" on {fields['device']}" if "device" in fields else ""
+    return f"{fields['runtime']}{where}, {fields['precision']}, batch {fields['batch']}"
+
+
+def _sizes(specs: Sequence[Spec], rivals: Sequence[TimmNetwork]) -> str:
+    """A warning where the networks do not look at images of one size."""
+    sizes = {tuple(spec.input.size) for spec in specs} | {rival.input_shape[1:] for rival in rivals}
+    if len(sizes) == 1:
+        return ""
+    shown = ", ".join(f"{height}x{width}" for height, width in sorted(sizes))
+    return f"; the images differ in size ({shown}), so the ratios compare more than the networks"

@@ -16,6 +16,7 @@ from archdsl.cli.output import human, json_option, print_json, print_table, word
 from archdsl.errors import ArchError, Problem, at_argument
 from archdsl.latency import RUNTIMES
 from archdsl.latency.cache import SCHEMA, CacheWarning, Entry, Filter, TimingCache
+from archdsl.latency.quarantine import Quarantine, Quarantined
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -46,23 +47,33 @@ def filter_options(command: F) -> F:
 @filter_options
 @json_option
 def ls(runtimes: str | None, age: str | None, contended: bool, as_json: bool) -> int:
-    """Show the timings that are kept: of which network, on which target, and when they were taken."""
+    """Show the timings that are kept: of which network, on which target, and when they were taken.
+
+    And the networks in quarantine, which have crashed the worker three times on a target and are not tried again there.
+    """
     chosen = _filter(runtimes, age, contended)
     timings = TimingCache()
     with _warnings_told():
         entries = timings.entries()
+        quarantined = Quarantine().networks(chosen.runtimes)
     shown = [entry for entry in entries if chosen.takes(entry)]
     damaged = sum(entry.timing is None for entry in entries)
     if as_json:
         facts = {"path": str(timings.path), "size_bytes": timings.size_bytes(), "schema": SCHEMA}
         counts = {"total": len(entries), "damaged": damaged}
-        print_json({**facts, **counts, "timings": [_facts(entry) for entry in shown]})
+        kept_back = [network.as_json() for network in quarantined]
+        print_json({**facts, **counts, "timings": [_facts(entry) for entry in shown], "quarantined": kept_back})
         return 0
     _print(shown)
     of_all = f"{len(shown)} of {_timings(len(entries))}" if chosen else _timings(len(entries))
     click.echo(f"{of_all}, {human(timings.size_bytes())}B in {timings.path}")
     if damaged:
         click.echo(f"{_timings(damaged)} cannot be used; `archdsl cache prune --damaged` removes them", err=True)
+    if quarantined:
+        _print_quarantined(quarantined)
+        click.echo(
+            f"{_networks(quarantined)} quarantined; `archdsl cache prune --quarantined` lets them be tried again"
+        )
     return 0
 
 
@@ -70,6 +81,7 @@ def ls(runtimes: str | None, age: str | None, contended: bool, as_json: bool) ->
 @filter_options
 @click.option("--other-machines", is_flag=True, help="Only those taken on devices that this machine does not have.")
 @click.option("--damaged", is_flag=True, help="Only those that cannot be read.")
+@click.option("--quarantined", is_flag=True, help="No timings: let networks that crashed the worker be tried again.")
 @click.option("--all", "everything", is_flag=True, help="All of them.")
 @click.option("--dry-run", is_flag=True, help="Remove nothing; show what would go.")
 @json_option
@@ -79,12 +91,20 @@ def prune(
     contended: bool,
     other_machines: bool,
     damaged: bool,
+    quarantined: bool,
     everything: bool,
     dry_run: bool,
     as_json: bool,
 ) -> int:
     """Remove the timings that all of the given options take, and give their room back to the disk."""
     chosen = _filter(runtimes, age, contended, other_machines=other_machines, damaged=damaged)
+    if quarantined:
+        if age is not None or contended or other_machines or damaged or everything:
+            message = "--quarantined is about networks, and the other options but --on are about timings"
+            raise ArchError(
+                Problem(at_argument("archdsl cache prune", "--quarantined"), "usage", message, "prune twice")
+            )
+        return _lift(chosen.runtimes, dry_run, as_json)
     timings = TimingCache()
     before = timings.size_bytes()
     with _warnings_told():
@@ -96,6 +116,18 @@ def prune(
     _print(removed)
     said = "would be removed" if dry_run else f"removed, {human(freed)}B given back"
     click.echo(f"{_timings(len(removed))} {said}")
+    return 0
+
+
+def _lift(runtimes: Sequence[str], dry_run: bool, as_json: bool) -> int:
+    """Let what is quarantined on these runtimes, or on all, be tried again."""
+    with _warnings_told():
+        lifted = Quarantine().lift(runtimes, dry_run=dry_run)
+    if as_json:
+        print_json({"lifted": [network.as_json() for network in lifted], "dry_run": dry_run})
+        return 0
+    _print_quarantined(lifted)
+    click.echo(f"{_networks(lifted)} {'would' if dry_run else 'will'} be tried again")
     return 0
 
 
@@ -178,6 +210,26 @@ def _print(entries: Sequence[Entry]) -> None:
             cells = [name, *where, entry.build, str(timing), timing.date]
         table.add_row(*(Text(_printable(cell)) for cell in cells))
     print_table(table)
+
+
+def _print_quarantined(networks: Sequence[Quarantined]) -> None:
+    if not networks:
+        return
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE)
+    for name in ("quarantined", "target", "form", "crashes", "the last one", "date"):
+        table.add_column(name, justify="right" if name == "crashes" else "left", overflow="fold")
+    for one in networks:
+        cells = [f"{one.network} {one.graph_hash[:8]}", one.fingerprint, one.build, str(one.crashes), one.message]
+        table.add_row(*(Text(_printable(cell)) for cell in (*cells, one.date)))
+    print_table(table)
+
+
+def _networks(networks: Sequence[Quarantined]) -> str:
+    return f"{len(networks)} network{'' if len(networks) == 1 else 's'}"
 
 
 def _printable(text: str) -> str:

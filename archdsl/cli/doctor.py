@@ -1,17 +1,22 @@
-"""`archdsl doctor`: what works on this machine, and what brings the rest."""
+"""`archdsl doctor`: what works on this machine, and what brings the rest; whether its latencies can be believed."""
 
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
 import click
 
 from archdsl.cli.output import json_option, print_json, print_table
-from archdsl.errors import ArchError
+from archdsl.errors import ArchError, Problem, at_argument
 from archdsl.latency.runtimes import RUNTIMES, runtime
 from archdsl.writing import cache_folder
+
+if TYPE_CHECKING:
+    from archdsl.latency.self_test import Check
 
 
 @dataclass(frozen=True)
@@ -24,16 +29,63 @@ class Finding:
     fix: str | None = None
 
 
-@click.command(epilog="Example: archdsl doctor --json")
+@click.command(epilog="Examples: archdsl doctor --json · archdsl doctor --latency --on openvino")
+@click.option("--latency", is_flag=True, help="Test whether latencies taken here mean what they say; under a minute.")
+@click.option("--on", metavar="RUNTIME[:DEVICE]", help="Where --latency takes them [default: onnxruntime].")
 @json_option
-def doctor(as_json: bool) -> int:
-    """Show which runtimes and libraries are ready, and for each that is not, the command that brings it."""
+def doctor(latency: bool, on: str | None, as_json: bool) -> int:
+    """Show which runtimes and libraries are ready, and for each that is not, the command that brings it.
+
+    With --latency, small networks are measured in every way that can go wrong: units, clocks, batches, repeats, the
+    numeric gate, a search's limit, predictions. The exit code is 1 when a check fails.
+    """
+    if latency:
+        return _latency(on or "onnxruntime", as_json)
+    if on is not None:
+        message = "--on says where --latency measures, and is of no use alone"
+        raise ArchError(Problem(at_argument("--on", on), "missing-key", message, "add --latency"))
     findings = _runtimes() + _libraries() + _machine()
     if as_json:
         print_json({"findings": [asdict(finding) for finding in findings]})
     else:
         _print(findings)
     return 0
+
+
+def _latency(on: str, as_json: bool) -> int:
+    """The self-test on a runtime, `onnxruntime` or `onnxruntime:cuda`."""
+    from archdsl.latency import Target, close_workers
+    from archdsl.report.self_test import run_self_test
+
+    name, colon, device = on.partition(":")
+    target = Target.parse({"runtime": name, **({"device": device} if colon else {})})
+    try:
+        checks = run_self_test(target, lambda check: click.echo(f"checking: {check} …", err=True))
+    finally:
+        close_workers()
+    passed = all(check.passed is not False for check in checks)
+    if as_json:
+        print_json({"target": target.as_json(), "ok": passed, "checks": [check.as_json() for check in checks]})
+    else:
+        _print_checks(checks, str(target))
+    return 0 if passed else 1
+
+
+def _print_checks(checks: Sequence[Check], target: str) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE, title=f"latencies on {target}", title_justify="left")
+    for name in ("", "check", "measured"):
+        table.add_column(name)
+    marks = {True: "[green]passed[/]", False: "[red]FAILED[/]", None: "[yellow]not checked[/]"}
+    for check in checks:
+        table.add_row(marks[check.passed], Text(check.name), Text(check.measured))
+    print_table(table)
+    for check in checks:
+        if check.passed is False:
+            click.echo(f"{check.name} failed: {check.otherwise}")
 
 
 def _runtimes() -> list[Finding]:

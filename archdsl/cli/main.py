@@ -24,7 +24,10 @@ COMMANDS = {
     "build": "archdsl.cli.build",
     "bench": "archdsl.cli.bench",
     "profile": "archdsl.cli.profile",
+    "predict": "archdsl.cli.predict",
+    "train": "archdsl.cli.train",
     "search": "archdsl.cli.search",
+    "worker": "archdsl.cli.worker",
     "cache": "archdsl.cli.cache",
     "schema": "archdsl.cli.schema",
     "doctor": "archdsl.cli.doctor",
@@ -56,6 +59,8 @@ def archdsl(plugins: tuple[str, ...]) -> None:
     archdsl build swin_t -o out/         PyTorch weights, ONNX model, spec
     archdsl bench swin_t swin_free_t     which is faster here?
     archdsl profile swin_t               where does its time go?
+    archdsl predict SPACE                how long would its networks take?
+    archdsl train swin_t --data DIR      its weights and its accuracy
     archdsl search --objective latency   the front of accuracy against latency
     """
     if plugins:

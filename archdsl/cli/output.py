@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 import click
 
-from archdsl.errors import ArchError, Problem, at_argument
+from archdsl.errors import ArchError, Problem, SpecError, at_argument
+from archdsl.spec.numbers import read_duration
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -73,3 +74,15 @@ def human(count: float) -> str:
         if abs(count) >= size:
             return f"{count / size:.2f}{unit}"
     return f"{count:g}"
+
+
+def seconds(option: str, text: str) -> float:
+    """`90s`, `5m`, `5min`, `2h` or a bare number of seconds. Errors: SpecError"""
+    plain = text.strip()
+    if plain.endswith("m"):
+        plain += "in"
+    try:
+        return float(plain) if plain.replace(".", "", 1).isdecimal() else read_duration(plain) / 1000
+    except ValueError:
+        message = f"{option} is a time such as 90s, 5min or 2h, but got {text!r}"
+        raise SpecError(Problem(at_argument(option, text), "wrong-type", message)) from None

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from archdsl.cli.output import json_option, print_json, print_table
-from archdsl.errors import Problem, SpecError, at_argument
-from archdsl.spec.numbers import read_duration
+from archdsl.cli.output import json_option, print_json, print_table, seconds
 
 if TYPE_CHECKING:
     from archdsl.report.search_run import SearchResult
@@ -21,6 +20,7 @@ STOPPED = {
     "exhausted": "every network of the space has been seen",
     "nothing-new": "no new network was found any more",
     "interrupted": "interrupted",
+    "handed-over": "the study is ready for `archdsl worker`",
 }
 
 
@@ -33,14 +33,26 @@ STOPPED = {
     "objectives",
     multiple=True,
     metavar="NAME",
-    help="latency, params or macs, against accuracy; may be given several times [default: what the space names].",
+    help="latency, throughput, peak_memory, params or macs, against accuracy; with several targets latency stands for "
+    "all of them, latency@LABEL for one; may be given several times [default: what the space names].",
 )
 @click.option("--trials", type=click.IntRange(1), help="How many networks to pay for [default: the space's].")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Seed of the proposals and trainings.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the results [default: runs/NAME].")
 @click.option("--storage", metavar="URL", help="Where the study is kept: a file, sqlite:///…, postgresql://…")
 @click.option("--time-limit", metavar="TIME", help="Begin no network that would end later, e.g. 90s, 5min or 2h.")
+@click.option("--data", metavar="DATA", help="Train on these data: synthetic, imagefolder:DIR, hf:DIR or a plain DIR.")
+@click.option("--recipe", metavar="NAME|FILE", help="Train by this recipe, whatever the space says.")
+@click.option("--epochs", type=click.IntRange(1), help="Train for so many epochs.")
 @click.option("--on", metavar="RUNTIME", help="Take the latency on this runtime, whatever the space says.")
+@click.option(
+    "--workers",
+    type=click.IntRange(0, 1024),
+    default=1,
+    help="Processes that search together; 0 only makes the study ready for `archdsl worker` elsewhere.",
+)
+@click.option("--launch", metavar="ray[://HOST:PORT]", help="Let a Ray cluster run the workers.")
+@click.option("--lease", default="60s", metavar="TIME", help="After this long without a sign, a worker is replaced.")
 @click.option("--fresh", is_flag=True, help="Begin anew; the study that is there is set aside.")
 @click.option(
     "--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Change the space, e.g. --set search.sampler=nsga2."
@@ -54,7 +66,13 @@ def search(
     out: Path | None,
     storage: str | None,
     time_limit: str | None,
+    data: str | None,
+    recipe: str | None,
+    epochs: int | None,
     on: str | None,
+    workers: int,
+    launch: str | None,
+    lease: str,
     fresh: bool,
     overrides: tuple[str, ...],
     as_json: bool,
@@ -64,7 +82,7 @@ def search(
     Accuracy comes from real training, latency is measured. Known designs are tried first, no network is paid for
     twice. Ctrl-C ends cleanly, and the same command goes on. Without SPACE, the shipped quickstart is searched.
     """
-    limit_s = _seconds(time_limit) if time_limit is not None else None
+    limit_s = seconds("--time-limit", time_limit) if time_limit is not None else None
     from archdsl.report.search_run import QUICKSTART
     from archdsl.report.search_run import search as run_search
 
@@ -79,9 +97,12 @@ def search(
         out=out,
         storage=storage,
         time_limit_s=limit_s,
-        set=list(overrides) or None,
+        set=[*overrides, *_training(data, recipe, epochs)] or None,
         on=on,
         fresh=fresh,
+        workers=workers,
+        launch=launch,
+        lease_s=seconds("--lease", lease),
         quiet=False,
     )
     if as_json:
@@ -91,16 +112,26 @@ def search(
     return INTERRUPTED if result.reason == "interrupted" else 0
 
 
+def _training(data: str | None, recipe: str | None, epochs: int | None) -> list[str]:
+    """What --data, --recipe and --epochs change in the space, as overrides. Errors: SpecError for data that are none"""
+    from archdsl.cli.train import data_fields
+
+    fields = {"data": data_fields(data) if data is not None else None, "recipe": recipe, "epochs": epochs}
+    given = {name: value for name, value in fields.items() if value is not None}
+    return [f"objectives.accuracy.train.{name}={json.dumps(value)}" for name, value in given.items()]
+
+
 def _print(result: SearchResult) -> None:
     from archdsl.report.front_scatter import front_scatter
     from archdsl.report.front_table import front_table
+    from archdsl.study.objectives import named
 
     paid = sum(not record.cheap and record.state != "open" for record in result.records)
     click.echo(f"{STOPPED[result.reason]}: {paid} networks paid for in {len(result.records)} trials", err=True)
     if not result.rows:
         click.echo("the front is empty: no network has finished and keeps to the constraints")
         return
-    print_table(front_table(result.rows, f"{result.study}: the front, {len(result.rows)} networks"))
+    print_table(front_table(result.rows, f"{result.study}: the front, {len(result.rows)} networks", result.objectives))
     if len(result.objectives) >= 2:
         click.echo(front_scatter(result.front))
     if result.front.contenders:
@@ -109,22 +140,12 @@ def _print(result: SearchResult) -> None:
     accuracy = next((row.record.accuracy for row in result.rows if row.record.accuracy), None)
     if accuracy is not None:
         click.echo(f"accuracy: {accuracy.data}, recipe {accuracy.recipe}; ± is one standard error")
-    timing = next((row.record.timing for row in result.rows if row.record.timing), None)
-    if timing is not None:
+        for note in accuracy.notes:
+            click.echo(f"note: {note}", err=True)
+    for target, timing in {t: timing for row in result.rows for t, timing in row.record.taken.items()}.items():
         device = f"{timing.runtime} {timing.runtime_version} on {timing.device_name}"
-        click.echo(f"latency: {device}, {timing.precision}, batch {timing.batch}; ± is the 95 % interval")
-    click.echo(f"written to {result.folder.path}/: front.csv, front.svg, front/*.yaml")
+        name = named("latency", target)
+        click.echo(f"{name}: {device}, {timing.precision}, batch {timing.batch}; ± is the 95 % interval")
+    click.echo(f"written to {result.folder.path}/: report.html, front.csv, front.svg, front/*.yaml")
     if result.reason == "interrupted":
         click.echo("the same command goes on", err=True)
-
-
-def _seconds(text: str) -> float:
-    """`90s`, `5m`, `5min`, `2h` or a bare number of seconds."""
-    plain = text.strip()
-    if plain.endswith("m"):
-        plain += "in"
-    try:
-        return float(plain) if plain.replace(".", "", 1).isdecimal() else read_duration(plain) / 1000
-    except ValueError:
-        message = f"--time-limit is a time such as 90s, 5min or 2h, but got {text!r}"
-        raise SpecError(Problem(at_argument("--time-limit", text), "wrong-type", message)) from None

@@ -3,27 +3,44 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
 from archdsl.cli.output import human, print_json, print_table
+from archdsl.latency import Target, TimingCache
 from archdsl.report.space import SpaceFacts, space_facts
 from archdsl.spec import Space
+
+if TYPE_CHECKING:
+    from archdsl.report.prediction import Middle
 
 
 def show_space(space: Space, *, as_json: bool) -> int:
     """Print how large a space is, what can be chosen, and what its networks cost."""
-    facts = space_facts(space)
+    from archdsl.report.prediction import known_latencies
+
+    facts, target = space_facts(space), Target()
+    latencies = known_latencies(space, target, TimingCache())
     if as_json:
         knobs = [
             {"name": knob.name, "path": knob.path, "options": [option.label for option in knob.choices]}
             for knob in space.knobs
         ]
         costs = {name: asdict(r) if r else None for name, r in (("params", facts.params), ("macs", facts.macs))}
-        print_json({"name": space.name, "base": space.base.name, **facts.size.as_json(), **costs, "knobs": knobs})
+        predicted = asdict(latencies) | {"target": target.as_json()} if latencies else None
+        head = {"name": space.name, "base": space.base.name, **facts.size.as_json(), **costs}
+        print_json({**head, "predicted_latency": predicted, "knobs": knobs})
         return 0
     _print(space, facts)
+    if latencies:
+        _print_latencies(latencies, target)
     return 0
+
+
+def _print_latencies(latencies: Middle, target: Target) -> None:
+    low, middle, high = (f"{ms:.4g}" for ms in (latencies.low_ms, latencies.median_ms, latencies.high_ms))
+    click.echo(f"predicted latency: {low} to {high} ms, median {middle} ms ({target}; `archdsl predict` says more)")
 
 
 def _print(space: Space, facts: SpaceFacts) -> None:

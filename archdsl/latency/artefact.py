@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-ArtefactKind = Literal["onnx", "spec", "null"]
+ArtefactKind = Literal["onnx", "spec", "pt2", "null"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Artefact:
     """One network in a form that a worker can load without trusting pickles.
 
     kind:         `onnx` is a file at `path`; `spec` is YAML in `text`, from which the worker builds the network itself;
-                  `null` holds no network, only its counts
+                  `pt2` is a program of `torch.export` at `path`; `null` holds no network, only its counts
     graph_hash:   the canonical hash of the network's graph
     input_shape:  one example's shape, without the batch axis
     name:         what messages call it
@@ -45,8 +45,8 @@ class Artefact:
     def __post_init__(self) -> None:
         if not self.graph_hash:
             raise ValueError("an artefact needs the hash of its graph")
-        if self.kind == "onnx" and self.path is None:
-            raise ValueError("an onnx artefact needs a path")
+        if self.kind in ("onnx", "pt2") and self.path is None:
+            raise ValueError(f"an {self.kind} artefact needs a path")
         if self.kind == "spec" and self.text is None:
             raise ValueError("a spec artefact needs its text")
         if not self.input_shape or prod(self.input_shape) <= 0:

@@ -10,20 +10,25 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from archdsl.errors import ArchError, Problem, at_argument
 from archdsl.latency.artefact import Artefact
-from archdsl.latency.cache_entry import COLUMNS, Entry, key_of
+from archdsl.latency.cache_entry import COLUMNS, Entry, date_text, key_of
 from archdsl.latency.cache_file import SCHEMA, CacheError, CacheFile, CacheWarning, warn
 from archdsl.latency.cache_filter import Filter
 from archdsl.latency.cache_lines import read_files, write_entries
+from archdsl.latency.cache_repeats import REPEAT_COLUMNS, repeat_from_row, repeat_row
+from archdsl.latency.repeatability import DAYS, Repeat
 from archdsl.latency.timing import Timing
 from archdsl.writing import cache_folder
 
 _SELECT = f"SELECT {COLUMNS} FROM timings"
 _INSERT = f"INSERT OR REPLACE INTO timings ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+MOST_REPEATS = 500
+"""Repeats that are kept of one place."""
 _ORDER = " ORDER BY network, graph_hash, build, fingerprint"
 
 
@@ -80,6 +85,37 @@ class TimingCache:
             warn(error.problems[0].message)
             return False
 
+    def repeats(self, place: str) -> list[Repeat]:
+        """The intact repeats of the last `DAYS` days at a place, the oldest first."""
+        since = date_text(datetime.now(UTC) - timedelta(days=DAYS))
+        select = f"SELECT {REPEAT_COLUMNS} FROM repeats WHERE place = ? AND date >= ? ORDER BY number"
+        try:
+            rows: list[Any] = self._file.read(
+                lambda connection: connection.execute(select, (place, since)).fetchall(), []
+            )
+        except CacheError as error:
+            warn(error.problems[0].message)
+            return []
+        return [repeat for repeat in map(repeat_from_row, rows) if repeat is not None]
+
+    def note(self, repeat: Repeat) -> None:
+        """Add a repeat. The latest `MOST_REPEATS` of a place stay, and none that is older than `DAYS` days."""
+        until = date_text(datetime.now(UTC) - timedelta(days=DAYS))
+
+        def insert(connection: sqlite3.Connection) -> None:
+            connection.execute(f"INSERT INTO repeats ({REPEAT_COLUMNS}) VALUES (?, ?, ?, ?, ?)", repeat_row(repeat))
+            connection.execute("DELETE FROM repeats WHERE date < ?", (until,))
+            connection.execute(
+                "DELETE FROM repeats WHERE place = ?1 AND number NOT IN"
+                " (SELECT number FROM repeats WHERE place = ?1 ORDER BY number DESC LIMIT ?2)",
+                (repeat.place, MOST_REPEATS),
+            )
+
+        try:
+            self._file.write(insert)
+        except CacheError as error:
+            warn(error.problems[0].message)
+
     def entries(self, chosen: Filter | None = None) -> list[Entry]:
         """The rows that `chosen` takes, damaged ones too. Errors: CacheError when the file cannot be read."""
         chosen = chosen or Filter()
@@ -93,7 +129,7 @@ class TimingCache:
     def prune(self, chosen: Filter, *, everything: bool = False, dry_run: bool = False) -> list[Entry]:
         """Remove the rows that `chosen` takes and give their room back. -> what was removed
 
-        everything: said to mean it, when `chosen` has no condition
+        everything: said to mean it, when `chosen` has no condition; what was learnt from repeats goes too
         dry_run:    only tell what would be removed
         Errors: ArchError when nothing says what to remove, or two things do; CacheError when the file cannot be written
         """
@@ -113,6 +149,8 @@ class TimingCache:
             taken = {raw: entry for raw, entry in entries if chosen.takes(entry)}
             connection.create_function("is_taken", 1, taken.__contains__, deterministic=True)
             connection.execute("DELETE FROM timings WHERE is_taken(CAST(key AS BLOB))")
+            if everything:
+                connection.execute("DELETE FROM repeats")
             return list(taken.values())
 
         removed = self._file.write(remove)

@@ -103,5 +103,10 @@ def read_date(text: str) -> datetime | None:
     return date if date.strftime(_DATE) == text else None
 
 
+def date_text(date: datetime) -> str:
+    """A date in UTC as `utc_now` writes it."""
+    return date.strftime(_DATE)
+
+
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()

@@ -22,27 +22,36 @@ T = TypeVar("T")
 APPLICATION_ID = 0x61647473  # "adts"
 BUSY_S = 30.0
 
-TABLES = {
-    1: """CREATE TABLE timings (
+_TIMINGS_1 = """CREATE TABLE timings (
     key TEXT PRIMARY KEY, graph_hash TEXT NOT NULL, fingerprint TEXT NOT NULL, build TEXT NOT NULL,
     date TEXT NOT NULL, body TEXT NOT NULL, checksum TEXT NOT NULL
-) WITHOUT ROWID""",
-    2: """CREATE TABLE timings (
+) WITHOUT ROWID"""
+_TIMINGS = """CREATE TABLE timings (
     key TEXT PRIMARY KEY, network TEXT NOT NULL, graph_hash TEXT NOT NULL, fingerprint TEXT NOT NULL,
     build TEXT NOT NULL, date TEXT NOT NULL, body TEXT NOT NULL, checksum TEXT NOT NULL
-) WITHOUT ROWID""",
+) WITHOUT ROWID"""
+_REPEATS = """CREATE TABLE repeats (
+    number INTEGER PRIMARY KEY, place TEXT NOT NULL, key TEXT NOT NULL, median_ms REAL NOT NULL, date TEXT NOT NULL,
+    checksum TEXT NOT NULL
+)"""
+
+TABLES: dict[int, dict[str, str]] = {
+    1: {"timings": _TIMINGS_1},
+    2: {"timings": _TIMINGS},
+    3: {"repeats": _REPEATS, "timings": _TIMINGS},
 }
-"""The table by schema version, to the letter: another text in the file is damage."""
+"""The tables by schema version, to the letter: another text in the file is damage."""
 
 MIGRATIONS: dict[int, tuple[str, ...]] = {
-    0: (TABLES[1],),  # an empty file
+    0: (_TIMINGS_1,),  # an empty file
     1: (  # networks have names; a row too damaged for the new table is left behind
         "ALTER TABLE timings RENAME TO timings_1",
-        TABLES[2],
+        _TIMINGS,
         "INSERT OR IGNORE INTO timings SELECT key, '', graph_hash, fingerprint, build, date, body, checksum"
         " FROM timings_1",
         "DROP TABLE timings_1",
     ),
+    2: (_REPEATS,),  # how far measurements differ is learnt
 }
 """What brings a file from version n to n + 1."""
 
@@ -208,12 +217,11 @@ class CacheFile:
             with contextlib.closing(sqlite3.connect(self.path, timeout=BUSY_S)) as connection:
                 connection.text_factory = _decoded
                 found: int = connection.execute("PRAGMA user_version").fetchone()[0]
-                written = connection.execute("SELECT sql FROM sqlite_master WHERE name = 'timings'").fetchall()
+                written = dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'"))
                 checked: list[tuple[str]] = connection.execute("PRAGMA integrity_check(1)").fetchall()
         except (sqlite3.Error, UnicodeDecodeError) as error:
             return not _may_be_damage(error)
-        expected = [(TABLES[found],)] if found in TABLES else []
-        return checked == [("ok",)] and (written == expected or found > SCHEMA)
+        return checked == [("ok",)] and (written == TABLES.get(found, {}) or found > SCHEMA)
 
 
 def warn(message: str) -> None:

@@ -57,8 +57,10 @@ class Child:
     def usable(self) -> bool:
         return not self.dead and self._owner == os.getpid() and not _has_ended(self._process)
 
-    def wait_ready(self, end: float) -> None:
-        reply = self._receive(end, START_S)
+    def wait_ready(self, end: float, deadline_s: float) -> None:
+        """Wait until the process takes jobs: until `end`, which is `deadline_s` after the job came, or `START_S`."""
+        soonest = min(end, time.monotonic() + START_S)
+        reply = self._receive(soonest, deadline_s if soonest == end else START_S)
         if reply.get("kind") != "ready":
             raise self._failure("protocol", f"the worker answered {str(reply)[:200]}")
 

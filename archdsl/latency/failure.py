@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal, get_args
 
 from archdsl.errors import MeasureError, Place, Problem
@@ -11,6 +12,7 @@ Reason = Literal[
     "wrong-artefact",  # the runtime cannot run this kind of artefact, or its shapes are not what was promised
     "exception",  # the runtime raised
     "out-of-memory",  # an allocation failed, or the kernel killed the worker
+    "device-error",  # the GPU's driver is in an error that stays for the rest of the process
     "crash",  # the worker died by a signal
     "exit",  # the worker left by itself
     "timeout",  # the deadline passed
@@ -19,6 +21,10 @@ Reason = Literal[
     "numeric-gate",  # the network's output is not the expected one
     "no-profile",  # the runtime does not tell what single ops take
     "protocol",  # the worker's answer was not one
+    "unknown-segment",  # a prediction needs the time of a segment that was not measured
+    "extrapolation",  # a prediction would be far from all networks that calibrate it, or there are none
+    "other-target",  # a prediction was asked for another target than the one measured
+    "quarantined",  # it has crashed the worker too often to be tried again
 ]
 REASONS: tuple[str, ...] = get_args(Reason)
 
@@ -28,6 +34,12 @@ _ALLOCATION_WORDS = (
     "cannot allocate memory",
     "failed to allocate",
     "out of memory",
+)
+
+_STICKY = re.compile(
+    r"cuda (runtime )?error|cudaerror(?!memoryallocation)|cuda_error(?!_out_of_memory)|cuda failure"
+    r"|illegal (memory access|address|instruction)|misaligned address|unspecified launch failure|device-side assert",
+    re.IGNORECASE,
 )
 
 
@@ -47,3 +59,11 @@ def exception_reason(error: BaseException) -> Reason:
         return "out-of-memory"
     text = str(error).lower()
     return "out-of-memory" if any(words in text for words in _ALLOCATION_WORDS) else "exception"
+
+
+def spoils_device(message: str) -> bool:
+    """Whether a library's words tell of a CUDA error, after which nothing in the same process can be believed.
+
+    Most of them are sticky: every later call of CUDA fails with the same error, or what it computes is not defined.
+    """
+    return _STICKY.search(message) is not None

@@ -5,14 +5,20 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 
 from archdsl.errors import MeasureError
 from archdsl.latency.artefact import Artefact, Reference
+from archdsl.latency.attempts import run_job
 from archdsl.latency.cache import TimingCache
+from archdsl.latency.cache_entry import key_of
 from archdsl.latency.clock import Pace, Readings
 from archdsl.latency.failure import failed
 from archdsl.latency.frames import Message, pack_array
+from archdsl.latency.gpu_state import GpuStates
 from archdsl.latency.intervals import Ratio, paired_ratio
+from archdsl.latency.quarantine import Quarantine
+from archdsl.latency.repeatability import Repeat, place_of, spread_of, widened
 from archdsl.latency.runtimes import RUNTIMES, OpProfile, runtime
 from archdsl.latency.target import Target
 from archdsl.latency.timing import Timing
@@ -21,6 +27,10 @@ from archdsl.latency.worker import Worker
 
 MOST_PROFILED = 100
 """The most runs of a profile: profilers keep every op of every run in memory until the end."""
+
+ALONE_SITTINGS = 3
+"""Of a network that is measured alone; ratios, which the sittings decide, have the five of `Pace`. How far measurements
+differ, which no sitting shows, makes the interval of a single one anyway."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +57,9 @@ def measure(
     reference: what the network must answer; checked even when the time comes from the cache, because the cache knows
                the graph, not the weights
     refresh:   take the time again even if the cache has it
-    budget_s:  seconds of timed runs; deadline_s: limit for everything, by default `default_deadline_s`
+    cache:     also knows how far measurements differ here, and learns from this one; without it that is assumed
+    budget_s:  seconds of timed runs; deadline_s: limit for each attempt, by default `default_deadline_s`. What may be
+               an accident is tried twice (`attempts.RETRIES`); with a cache, crashes are counted (`Quarantine`)
 
     Errors: MeasureError, whose rule is one of `failure.REASONS`.
     """
@@ -56,15 +68,20 @@ def measure(
     known = None if cache is None or refresh else cache.get(artefact, fingerprint)
     if known is not None and reference is None:
         return known
-    pace = Pace(budget_s=budget_s) if known is None else None
+    pace = Pace(budget_s=budget_s, sittings=ALONE_SITTINGS) if known is None else None
     deadline_s = deadline_s or default_deadline_s(target, budget_s)
-    reply = (worker or shared_worker(target)).run(_job([artefact], target, [reference], pace), deadline_s=deadline_s)
+    worker, job = worker or shared_worker(target), _job([artefact], target, [reference], pace)
+    if cache is None:
+        reply = run_job(worker, job, deadline_s=deadline_s)
+    else:
+        quarantine = Quarantine(cache.path.parent)
+        quarantine.check(artefact, fingerprint)
+        noted = partial(quarantine.note, artefact, fingerprint)
+        reply = run_job(worker, job, deadline_s=deadline_s, noted=noted)
+        quarantine.forgive(artefact, fingerprint)
     if known is not None:
         return known
-    timing = _timings(reply, [artefact], target)[0]
-    if cache is not None:
-        cache.put(artefact, fingerprint, timing)
-    return timing
+    return _timings(reply, [artefact], target, cache)[0]
 
 
 def compare(
@@ -72,13 +89,15 @@ def compare(
     target: Target,
     *,
     references: Sequence[Reference | None] | None = None,
+    cache: TimingCache | None = None,
     budget_s: float = 2.0,
     deadline_s: float | None = None,
     worker: Worker | None = None,
 ) -> Comparison:
     """Time several networks in turns in one worker, so that their ratios can be believed on a noisy machine.
 
-    budget_s is per network. Nothing is read from or written to a cache: ratios need runs taken side by side.
+    budget_s is per network. No timing is read from `cache`, since ratios need runs taken side by side; it keeps the new
+    ones, knows how far measurements differ here, and learns from these.
     Errors: MeasureError naming the network at which the worker was.
     """
     references = references or [None] * len(artefacts)
@@ -88,10 +107,12 @@ def compare(
         _check_kind(artefact, target)
     deadline_s = deadline_s or len(artefacts) * default_deadline_s(target, budget_s)
     job = _job(artefacts, target, references, Pace(budget_s=budget_s))
-    reply = (worker or shared_worker(target)).run(job, deadline_s=deadline_s)
-    rounds = [readings.round_medians() for readings in _readings(reply)]
-    ratios = tuple(paired_ratio(mine, rounds[0]) for mine in rounds)
-    return Comparison(tuple(_timings(reply, artefacts, target)), ratios)
+    reply = run_job(worker or shared_worker(target), job, deadline_s=deadline_s)
+    timings = _timings(reply, artefacts, target, cache)
+    readings = _readings(reply)
+    rounds, sittings = [one.round_medians() for one in readings], readings[0].round_sittings()
+    ratios = tuple(paired_ratio(mine, rounds[0], sittings) for mine in rounds)
+    return Comparison(tuple(timings), ratios)
 
 
 def profile_runs(
@@ -112,8 +133,8 @@ def profile_runs(
     deadline_s = deadline_s or 2 * len(artefacts) * default_deadline_s(target, budget_s)
     pace = Pace(budget_s=budget_s, max_runs=MOST_PROFILED)
     job = {**_job(artefacts, target, [None] * len(artefacts), pace), "profile": True}
-    reply = (worker or shared_worker(target)).run(job, deadline_s=deadline_s)
-    timings = _timings(reply, artefacts, target)
+    reply = run_job(worker or shared_worker(target), job, deadline_s=deadline_s)
+    timings = _timings(reply, artefacts, target, None)
     try:
         profiles = [OpProfile.from_json(data) for data in reply["profiles"]]
         return list(zip(timings, profiles, strict=True))
@@ -154,18 +175,37 @@ def _readings(reply: Message) -> list[Readings]:
     return [Readings.from_json(data) for data in reply["readings"]]
 
 
-def _timings(reply: Message, artefacts: Sequence[Artefact], target: Target) -> list[Timing]:
+def _timings(reply: Message, artefacts: Sequence[Artefact], target: Target, cache: TimingCache | None) -> list[Timing]:
+    """The timings of a worker's answer, as sure as the measurements before them let us be; `cache` keeps them."""
     try:
         cores: list[int] | None = reply["cores"]
         conditions = Conditions(
             runtime_version=str(reply["runtime_version"]),
             environment=dict(reply["environment"]),
             cores=None if cores is None else tuple(cores),
+            gpu=None if reply["gpu"] is None else GpuStates.from_json(reply["gpu"]),
         )
-        pairs = zip(_readings(reply), artefacts, strict=True)
-        return [judged(readings, target, artefact.graph_hash, conditions) for readings, artefact in pairs]
+        timings = [
+            judged(readings, target, artefact.graph_hash, conditions, peak_memory_bytes=peak)
+            for readings, artefact, peak in zip(_readings(reply), artefacts, reply["peak_memory_bytes"], strict=True)
+        ]
     except (KeyError, TypeError, ValueError) as error:
         raise failed("protocol", f"the worker's result makes no sense: {error}") from error
+    fingerprint = target.fingerprint()
+    return [_known(timing, artefact, fingerprint, cache) for timing, artefact in zip(timings, artefacts, strict=True)]
+
+
+def _known(timing: Timing, artefact: Artefact, fingerprint: str, cache: TimingCache | None) -> Timing:
+    """The timing with the interval that earlier ones ask for, put beside them."""
+    key = key_of(artefact.graph_hash, artefact.build, fingerprint)
+    if not runtime(timing.runtime).analytic:
+        repeats = [] if cache is None else cache.repeats(place_of(timing))
+        timing = widened(timing, spread_of(timing, key, repeats))
+        if cache is not None:
+            cache.note(Repeat.of(key, timing))
+    if cache is not None:
+        cache.put(artefact, fingerprint, timing)
+    return timing
 
 
 _WORKERS: dict[tuple[str, str, int], Worker] = {}

@@ -8,14 +8,18 @@ from typing import Any
 
 from archdsl.backends import backend
 from archdsl.backends.onnx.dialects import PLAIN, Dialect, dialect_for
-from archdsl.compiler import compile, cost, deploy
+from archdsl.compiler import compile, deploy, deploy_graph
 from archdsl.errors import BackendError, Problem, at_argument
+from archdsl.ir.graph import Graph
 from archdsl.latency.artefact import Artefact
+from archdsl.latency.failure import failed
 from archdsl.latency.runtimes import runtime
 from archdsl.latency.stand_in import stand_in_weights
 from archdsl.latency.target import Target
+from archdsl.passes.drop_train_only import drop_train_only
 from archdsl.passes.network import Network
 from archdsl.passes.runner import run_passes
+from archdsl.passes.segments import work_of
 from archdsl.spec.lower import lower
 from archdsl.spec.model import Spec
 
@@ -77,14 +81,12 @@ def artefact_of(
     Errors: what building and writing raise; BackendError as `network_of`
     """
     kind = runtime(target.runtime).kinds[0]
-    costs, graph = cost(spec), lower(spec)
+    costs, graph = work_of(drop_train_only(compile(spec))), lower(spec)
     key, precision = graph.hash(training=False), graph_precision(target)
     path: Path | None = None
     if kind == "onnx":
-        dialect = _dialect(form, target)
-        path = folder / f"{key}.{form}.{precision}.batch{target.batch}.{target.runtime}.{target.device}.onnx"
         network = network_for(spec, target, form, weights)
-        backend("onnx").save(network.graph, path, network.weights, batch=target.batch, dialect=dialect)
+        path = _write(network, target, folder, key, form)
     return Artefact(
         kind=kind,
         graph_hash=key,
@@ -98,3 +100,43 @@ def artefact_of(
         bytes_moved=costs.bytes_read + costs.bytes_written,
         num_outputs=next(iter(graph.outputs.values())).type.channels,
     )
+
+
+def artefact_of_graph(graph: Graph, target: Target, folder: Path, *, key: str, name: str, build: str) -> Artefact:
+    """A graph in its train form, such as a segment of a network, deployed for `target` as whole networks are.
+
+    key, build: what its timing is kept by: the identity of the work, and what it is part of
+    Errors: MeasureError (`wrong-artefact`) for a runtime that takes specs only; what building and writing raise
+    """
+    kind = runtime(target.runtime).kinds[0]
+    if kind == "spec":
+        message = f"{target.runtime} is given whole specs, so a part of a network cannot be timed on it"
+        raise failed("wrong-artefact", message, where=target.runtime, hint="predict for a runtime that takes ONNX")
+    path: Path | None = None
+    precision = graph_precision(target)
+    if kind == "onnx":
+        network = deploy_graph(graph, stand_in_weights(graph), precision=precision)
+        network = run_passes(network, _dialect("deploy", target).passes)[0]
+        path = _write(network, target, folder, key, build)
+    costs, (start,), (end,) = work_of(graph), graph.inputs, graph.outputs.values()
+    return Artefact(
+        kind=kind,
+        graph_hash=key,
+        input_shape=start.type.shape,
+        path=path,
+        name=name,
+        build=f"{build} {precision}",
+        macs=costs.macs,
+        bytes_moved=costs.bytes_read + costs.bytes_written,
+        num_outputs=end.type.shape[-1],
+    )
+
+
+def _write(network: Network, target: Target, folder: Path, key: str, form: str) -> Path:
+    """The network as an ONNX file for `target`, named by what tells files in one folder apart."""
+    stem = f"{key}.{form}.{graph_precision(target)}.batch{target.batch}.{target.runtime}.{target.device}"
+    path = folder / f"{stem}.onnx"
+    dialect = _dialect(form if form in FORMS else "deploy", target)
+    save = backend("onnx").save  # read at once and made again at will: no need to wait for the disk
+    save(network.graph, path, network.weights, batch=target.batch, dialect=dialect, synced=False)
+    return path

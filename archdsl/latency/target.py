@@ -10,8 +10,10 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from archdsl.backends.trt.library import gpu_driver
 from archdsl.errors import Place, Problem, SpecError, at_argument
 from archdsl.latency.clock import METHOD
+from archdsl.latency.gpu_wait import chosen_wait
 from archdsl.latency.runtimes import RUNTIMES, runtime
 
 MOST_BATCH = 65536
@@ -80,10 +82,18 @@ class Target:
                 self.precision,
                 f"batch {self.batch}",
                 f"threads {self.threads}",
+                *self._on_gpu(),
                 f"archdsl {_own_version()}",
                 f"method {METHOD}",
             ]
         )
+
+    def _on_gpu(self) -> list[str]:
+        """What else decides a latency on a GPU: the driver, where it can be told, and how the CPU waits for it."""
+        if self.device != "cuda":
+            return []
+        driver, wait = gpu_driver(), chosen_wait()
+        return [*([f"driver {driver}"] if driver else []), *([f"wait {wait}"] if wait != "auto" else [])]
 
     def as_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

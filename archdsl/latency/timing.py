@@ -5,22 +5,37 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from math import floor, log10
+from math import floor, log10, sqrt
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from archdsl.latency.intervals import Spread
+
+NOISY = 0.05
+"""An interval that reaches further from the median, as a share of it, is remarked on."""
 
 
 class Timing(BaseModel):
     """The latency of one network on one target, in milliseconds for one whole batch.
 
-    median_ms, ci_low_ms, ci_high_ms: the median and its 95 % bootstrap interval *within this run*
+    median_ms: of the single runs; all times are of one measurement
+    ci_low_ms, ci_high_ms: 95 %: where the median lies that many such measurements, on this machine under this load,
+                    have in the middle. Wider than what was seen within this one by how far others differ from it
     p5_ms, p95_ms, p99_ms: percentiles of the single runs
+    runs, warmup:   how many were timed, and ran before without being counted
+    sittings:       how often the network was loaded anew and timed for a part of the budget
+    between_runs:   how far medians of repeated measurements differ here: their standard deviation as a share of the
+                    median, as it went into the interval; 0 where the latency is computed
+    repeats:        degrees of freedom of it that were learnt from repeated measurements; 0 when it is assumed
+    peak_memory_bytes: the most memory that loading the network, checking it and running it took beyond what the idle
+                    worker held, its runtime's library included; of a GPU its own memory. None where nobody tells
     cpu_wall_ratio: CPU seconds the worker got for each second of the clock; about `threads` when left alone
     busy_neighbours: how many cores did other work meanwhile; None where the system does not say
     environment:    the variables that steer threads, as the worker saw them
     cores:          the cores the worker was pinned to; None where it was not
-    clock_state:    the cores' frequency governor, or `unlocked` when nothing holds the clock
+    clock_state:    the cores' frequency governor, or `unlocked` when nothing holds the clock; of a GPU `locked` or not
+    device_state:   of a GPU its clocks, temperature, power, driver and what held it back (`gpu_state`); of a CPU empty
     contended, contention: somebody else used our cores, and how that showed
     drift:          the run got slower or faster while it lasted, in words; None when it did not
     outliers:       runs more than five robust standard deviations above the median
@@ -55,6 +70,11 @@ class Timing(BaseModel):
     outliers: int
     graph_hash: str
     date: str
+    sittings: int = Field(default=1, ge=1)  # what follows has defaults: older timings are listed and exported still
+    between_runs: float = Field(default=0.0, ge=0)
+    repeats: int = Field(default=0, ge=0)
+    peak_memory_bytes: int | None = Field(default=None, ge=0)
+    device_state: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _ordered(self) -> Timing:
@@ -81,9 +101,23 @@ class Timing(BaseModel):
             found.append(f"contended: {self.contention}")
         if self.drift:
             found.append(self.drift)
-        if self.median_ms and self.plus_minus_ms > 0.05 * self.median_ms:
-            found.append(f"this machine was too noisy: ± {self.plus_minus_ms / self.median_ms:.0%}")
+        found.extend(self._repeatability())
         return tuple(found)
+
+    def _repeatability(self) -> list[str]:
+        """What made the interval wider than `NOISY`: the runs themselves, other measurements, or not knowing them."""
+        if not self.median_ms:
+            return []
+        whole, found = self.plus_minus_ms / self.median_ms, []
+        between = Spread(self.between_runs, self.repeats).reach()
+        within = sqrt(max(0.0, whole**2 - between**2))
+        if within > NOISY:
+            found.append(f"this machine was too noisy: ± {within:.0%}")
+        if between > NOISY and self.repeats:
+            found.append(f"runs here differ by ± {between:.0%}: not repeatable")
+        elif between > NOISY:
+            found.append(f"± {between:.0%} is assumed until it is measured again")
+        return found
 
     def __str__(self) -> str:
         decimals = _decimals(self.plus_minus_ms)

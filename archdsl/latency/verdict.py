@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import sqrt
 
 from archdsl.latency.clock import Readings
-from archdsl.latency.intervals import median_interval
+from archdsl.latency.gpu_state import GpuStates
+from archdsl.latency.intervals import median_interval, part_medians, student_t
 from archdsl.latency.machine import clock_state
 from archdsl.latency.target import Target
 from archdsl.latency.timing import Timing, utc_now
@@ -18,20 +21,29 @@ LEAST_DRIFT = 0.05
 
 @dataclass(frozen=True)
 class Conditions:
-    """What the worker reports about itself: versions, its environment and where it ran."""
+    """What the worker reports about itself: versions, its environment, where it ran, and its GPU before and after."""
 
     runtime_version: str
     environment: dict[str, str]
     cores: tuple[int, ...] | None
+    gpu: GpuStates | None = None
 
 
-def judged(readings: Readings, target: Target, graph_hash: str, conditions: Conditions) -> Timing:
-    """The timing of one network from its runs."""
+def judged(
+    readings: Readings,
+    target: Target,
+    graph_hash: str,
+    conditions: Conditions,
+    *,
+    peak_memory_bytes: int | None = None,
+) -> Timing:
+    """The timing of one network from its runs alone: what others like it were is for `repeatability` to add."""
     import numpy as np
 
-    interval = median_interval(readings.wall_ms)
+    interval = median_interval(readings.wall_ms, sittings=readings.sittings or None)
     p5, p95, p99 = (float(p) for p in np.percentile(readings.wall_ms, [5, 95, 99]))
-    contention = contention_of(readings, target)
+    gpu = conditions.gpu
+    contention = contention_of(readings, target, gpu)
     return Timing(
         median_ms=interval.median,
         ci_low_ms=interval.low,
@@ -50,20 +62,23 @@ def judged(readings: Readings, target: Target, graph_hash: str, conditions: Cond
         threads=target.threads,
         environment=conditions.environment,
         cores=conditions.cores,
-        clock_state=clock_state(conditions.cores[0] if conditions.cores else 0),
+        clock_state=gpu.clock_state if gpu else clock_state(conditions.cores[0] if conditions.cores else 0),
         cpu_wall_ratio=readings.cpu_wall_ratio,
         load_average=readings.load_average,
         busy_neighbours=readings.usage.busy_neighbours,
         contended=contention is not None,
         contention=contention,
-        drift=drift_of(readings.wall_ms),
+        drift=drift_of(readings.wall_ms, readings.sittings),
         outliers=num_outliers(readings.wall_ms),
         graph_hash=graph_hash,
         date=utc_now(),
+        sittings=readings.num_sittings,
+        peak_memory_bytes=peak_memory_bytes,
+        device_state=gpu.as_state() if gpu else {},
     )
 
 
-def contention_of(readings: Readings, target: Target) -> str | None:
+def contention_of(readings: Readings, target: Target, gpu: GpuStates | None = None) -> str | None:
     """How others got in the way, in words, or None when they did not (or the runtime does not run on our cores)."""
     if target.is_analytic:
         return None
@@ -76,22 +91,50 @@ def contention_of(readings: Readings, target: Target) -> str | None:
         found.append(f"it waited for a core {usage.waited:.0%} of the time")
     if usage.others_on_ours is not None and usage.others_on_ours > MOST_ON_OUR_CORES:
         found.append(f"others used {usage.others_on_ours:.0%} of its cores")
+    if gpu is not None:
+        found.extend(gpu.contention())
     return ", ".join(found) or None
 
 
-def drift_of(wall_ms: tuple[float, ...]) -> str | None:
-    """Whether the last quarter of the runs differs from the first by more than 5 % and more than chance."""
+def drift_of(wall_ms: Sequence[float], sittings: Sequence[int] = ()) -> str | None:
+    """Whether the runs got slower or faster by more than 5 % from first to last, and by more than chance; in words.
+
+    In one sitting the last quarter of the runs is compared with the first. Several differ anyway, each network lying
+    elsewhere; so there it is a straight line through their medians that must rise or fall, at a level of 99 %.
+    """
+    if len(set(sittings)) > 1:
+        change = _trend(part_medians(wall_ms, sittings))
+    else:
+        change = _between_quarters(wall_ms)
+    if abs(change) < LEAST_DRIFT:
+        return None
+    return f"{'slower' if change > 0 else 'faster'} by {abs(change):.0%} while it ran"
+
+
+def _between_quarters(wall_ms: Sequence[float]) -> float:
+    """How much slower the last quarter is than the first, as a share of the median; 0 when that may be chance."""
     import numpy as np
 
     if len(wall_ms) < 20:
-        return None
+        return 0.0
     quarter = len(wall_ms) // 4
     first, last = median_interval(wall_ms[:quarter]), median_interval(wall_ms[-quarter:])
     apart = first.high < last.low or last.high < first.low
-    change = (last.median - first.median) / float(np.median(wall_ms))
-    if not apart or abs(change) < LEAST_DRIFT:
-        return None
-    return f"{'slower' if change > 0 else 'faster'} by {abs(change):.0%} while it ran"
+    return (last.median - first.median) / float(np.median(wall_ms)) if apart else 0.0
+
+
+def _trend(medians: Sequence[float]) -> float:
+    """How much a line through the medians rises from first to last, as a share of their mean; 0 if it may be chance."""
+    import numpy as np
+
+    if len(medians) < 4:
+        return 0.0
+    y_S, t_S = np.asarray(medians), np.arange(len(medians)) - (len(medians) - 1) / 2
+    slope = float(t_S @ y_S) / float(t_S @ t_S)
+    rest = y_S - y_S.mean() - slope * t_S
+    freedom = len(medians) - 2
+    error = sqrt(float(rest @ rest) / freedom / float(t_S @ t_S))
+    return slope * (len(medians) - 1) / float(y_S.mean()) if abs(slope) > student_t(0.99, freedom) * error else 0.0
 
 
 def num_outliers(wall_ms: tuple[float, ...]) -> int:

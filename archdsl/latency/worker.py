@@ -13,8 +13,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from archdsl.errors import MeasureError
-from archdsl.latency.child import START_S, Child
-from archdsl.latency.failure import REASONS, failed
+from archdsl.latency.child import Child
+from archdsl.latency.failure import REASONS, failed, spoils_device
 from archdsl.latency.frames import FrameError, Message, encode
 from archdsl.latency.machine import memory_bytes
 
@@ -68,9 +68,9 @@ class Worker:
         if not self._lock.acquire(timeout=deadline_s):
             raise failed("timeout", f"the worker was busy with another measurement for {deadline_s:g} s")
         try:
-            child = self._ready_child(end)
+            child = self._ready_child(end, deadline_s)
             self._jobs += 1
-            reply = child.ask(frame, end, deadline_s)
+            reply = _judged(child.ask(frame, end, deadline_s), job)
             self._recycle(reply)
             return _result_of(reply)
         except MeasureError:
@@ -94,27 +94,37 @@ class Worker:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _ready_child(self, end: float) -> Child:
+    def _ready_child(self, end: float, deadline_s: float) -> Child:
         """The running child, or a new one: the old may have been killed, or belong to the process we forked from."""
         if self._child is not None and not self._child.usable():
             self._stop()
         if self._child is None:
             self._child = Child(self.threads, self.memory_bytes, self.max_output_bytes)
             self._jobs = 0
-            self._child.wait_ready(min(end, time.monotonic() + START_S))
+            self._child.wait_ready(end, deadline_s)
         return self._child
 
     def _recycle(self, reply: Message) -> None:
-        """Stop the child after its last job, when memory is short or has piled up, or when it makes no sense."""
+        """Stop the child after its last job, when memory is short or has piled up, when its GPU is in an error, or when
+        it makes no sense."""
         strange = reply.get("kind") not in ("result", "failure")
+        ill = reply.get("reason") in ("out-of-memory", "device-error")
         too_big = bool(self.memory_bytes) and reply.get("resident_bytes", 0) > self.memory_bytes // 2
-        if strange or too_big or self._jobs >= self.max_jobs or reply.get("reason") == "out-of-memory":
+        if strange or ill or too_big or self._jobs >= self.max_jobs:
             self._stop()
 
     def _stop(self) -> None:
         if self._child is not None:
             self._child.kill()
             self._child = None
+
+
+def _judged(reply: Message, job: Mapping[str, Any]) -> Message:
+    """The reply, with `device-error` for a reason when a library on a GPU told of an error of its driver."""
+    on_gpu = job.get("target", {}).get("device", "cpu") != "cpu"
+    if on_gpu and reply.get("reason") == "exception" and spoils_device(str(reply.get("message"))):
+        return {**reply, "reason": "device-error"}
+    return reply
 
 
 def _result_of(reply: Message) -> Message:

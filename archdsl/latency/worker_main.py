@@ -12,17 +12,23 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from archdsl.errors import MeasureError
 from archdsl.latency.artefact import Artefact
-from archdsl.latency.clock import Pace, Readings, interleave
+from archdsl.latency.clock import Call, Pace, Readings, interleave
 from archdsl.latency.environment import RECORDED
 from archdsl.latency.failure import exception_reason, failed
 from archdsl.latency.frames import Decoder, Message, encode, unpack_array
+from archdsl.latency.gpu_state import GpuStates, read_gpu
+from archdsl.latency.gpu_wait import prepare_gpu
 from archdsl.latency.machine import Usage, allowed_cores, pin_to, quietest_cores
-from archdsl.latency.runtimes import RUNTIMES, Loaded, OpProfile, Profilable, Profiler
+from archdsl.latency.peak_memory import memory_meter
+from archdsl.latency.runtimes import RUNTIMES, Loaded, OpProfile, Profilable, Profiler, Runtime
 from archdsl.latency.runtimes import runtime as runtime_named
 from archdsl.latency.target import Target
 
@@ -109,29 +115,46 @@ def do(job: Message, allowed: tuple[int, ...] | None, tell: Tell) -> Message:
     target = Target(**job["target"])
     artefacts = [Artefact.from_json(data) for data in job["artefacts"]]
     runtime = runtime_named(target.runtime)
+    if target.device == "cuda":
+        prepare_gpu()
     cores = None
     if not runtime.analytic:
         cores = quietest_cores(allowed, target.threads)
         pin_to(cores)
+    for module in runtime.modules:
+        import_module(module)  # what a library takes by itself is not the networks' memory
     ready: list[tuple[Loaded, NDArray[Any]]] = []
     worst: list[float | None] = []
+    peaks: list[int | None] = []
+    clock = Steps()
     for artefact, reference in zip(artefacts, job["references"], strict=True):
         tell(f"loading {artefact.name}")
-        loaded = runtime.load(artefact, target)
+        meter = None if runtime.analytic else memory_meter(target.device, torch_tensors="spec" in runtime.kinds)
+        with clock.step("loading"):
+            loaded = runtime.load(artefact, target)
         tell(f"checking the output of {artefact.name}")
         x_BX = random_input(artefact, target)
-        check_outputs(loaded.outputs(x_BX), artefact, target)
-        worst.append(None if reference is None else check_reference(loaded, reference, artefact, target))
+        with clock.step("checking"):
+            if reference is None:
+                check_outputs(loaded.outputs(x_BX), artefact, target)
+            worst.append(None if reference is None else check_reference(loaded, reference, artefact, target))
+        peaks.append(meter() if meter else None)
         ready.append((loaded, x_BX))
     readings: list[Readings] = []
     profiles: list[OpProfile] = []
+    gpu: GpuStates | None = None
     if job["pace"] is not None:
         pace, names = Pace(**job["pace"]), ", ".join(artefact.name for artefact in artefacts)
         tell(f"{'profiling' if job.get('profile') else 'timing'} {names}")
-        if job.get("profile"):
-            readings, profiles = profiled(ready, pace, cores, target)
-        else:
-            readings = readings_of(ready, pace, cores)
+        before = read_gpu() if target.device == "cuda" and not runtime.analytic else None
+        with clock.step("timing"):
+            if job.get("profile"):
+                readings, profiles = profiled(ready, pace, cores, target)
+            else:
+                load_again = again(runtime, artefacts, target) if runtime.reloads else None
+                readings = readings_of(ready, pace, cores, load_again)
+        after = read_gpu() if before else None
+        gpu = GpuStates(before, after) if before and after else None
     return {
         "readings": [each.as_json() for each in readings],
         "profiles": [each.as_json() for each in profiles],
@@ -139,14 +162,56 @@ def do(job: Message, allowed: tuple[int, ...] | None, tell: Tell) -> Message:
         "runtime_version": runtime.version(),
         "environment": {name: os.environ[name] for name in RECORDED if name in os.environ},
         "cores": None if cores is None else list(cores),
+        "peak_memory_bytes": peaks,
+        "seconds": clock.seconds,
+        "gpu": None if gpu is None else gpu.as_json(),
     }
 
 
-def readings_of(ready: list[tuple[Loaded, NDArray[Any]]], pace: Pace, cores: tuple[int, ...] | None) -> list[Readings]:
-    """Timed runs of real runtimes; the formula's value, once, of those that compute it."""
+class Steps:
+    """The seconds that each step of a job took, all networks together."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+Again = Callable[[int, Loaded], Loaded]
+"""From a network's number and what was loaded of it to the same, loaded again."""
+
+
+def again(runtime: Runtime, artefacts: Sequence[Artefact], target: Target) -> Again:
+    return lambda i, loaded: runtime.load_again(loaded, artefacts[i], target)
+
+
+def readings_of(
+    ready: list[tuple[Loaded, NDArray[Any]]],
+    pace: Pace,
+    cores: tuple[int, ...] | None,
+    load_again: Again | None = None,
+) -> list[Readings]:
+    """Timed runs of real runtimes; the formula's value, once, of those that compute it.
+
+    load_again: called before each sitting but the first; what it returns takes the network's place in `ready`
+    """
     known = [loaded.known_ms for loaded, _ in ready]
     if any(ms is None for ms in known):
-        return interleave([loaded.timed(x_BX) for loaded, x_BX in ready], pace, cores=cores)
+
+        def anew(i: int) -> Call:
+            assert load_again is not None
+            loaded, x_BX = ready[i]
+            ready[i] = load_again(i, loaded), x_BX.copy()
+            return ready[i][0].timed(ready[i][1])
+
+        calls = [loaded.timed(x_BX) for loaded, x_BX in ready]
+        return interleave(calls, pace, cores=cores, anew=anew if load_again else None)
     nobody = Usage(None, None, None)
     return [Readings((ms,), (ms,), (0,), 0, 0.0, nobody) for ms in known if ms is not None]
 
@@ -200,6 +265,7 @@ def check_reference(loaded: Loaded, reference: Message, artefact: Artefact, targ
     """The numeric gate. -> the largest difference as a share of the largest expected value.
 
     The reference is run in pieces of the target's batch size, the last one filled up with its first example.
+    Errors: `numeric-gate`; what `check_outputs` raises
     """
     import numpy as np
 
@@ -209,7 +275,9 @@ def check_reference(loaded: Loaded, reference: Message, artefact: Artefact, targ
         piece = x_NX[start : start + target.batch]
         missing = target.batch - len(piece)
         full = np.concatenate([piece, np.repeat(piece[:1], missing, axis=0)]) if missing else piece
-        found.append(loaded.outputs(np.ascontiguousarray(full, dtype=np.float32))[0][: len(piece)])
+        outputs = loaded.outputs(np.ascontiguousarray(full, dtype=np.float32))
+        check_outputs(outputs, artefact, target)
+        found.append(outputs[0][: len(piece)])
     actual_NC = np.concatenate(found)
     if actual_NC.shape != expected_NC.shape:
         message = f"{artefact.name}: outputs {list(expected_NC.shape)} are expected, got {list(actual_NC.shape)}"

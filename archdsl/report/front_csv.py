@@ -1,4 +1,7 @@
-"""The front as a CSV file: one network a line, plain numbers, units in the names of the columns."""
+"""The front as a CSV file: one network a line, plain numbers, units in the names of the columns.
+
+In a study of several targets the columns of a timing stand there for each: `latency@openvino_ms`.
+"""
 
 from __future__ import annotations
 
@@ -7,32 +10,24 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+from archdsl.latency import Timing
 from archdsl.report.front_rows import FrontRow
+from archdsl.study.objectives import named
 
-COLUMNS = (
-    "name",
-    "trial",
-    "accuracy",
-    "accuracy_standard_error",
-    "accuracy_sd",
-    "accuracy_seeds",
-    "latency_ms",
-    "latency_low_ms",
-    "latency_high_ms",
-    "latency_contended",
-    "params",
-    "macs",
-    "tied_with",
-    "differs",
-    "hash",
-    "spec",
-)
+_FIRST = ("name", "trial", "accuracy", "accuracy_standard_error", "accuracy_sd", "accuracy_seeds")
+_LAST = ("params", "macs", "tied_with", "differs", "hash", "spec")
+
+
+def columns(targets: Sequence[str] = ("",)) -> tuple[str, ...]:
+    """The columns of a study with targets of these labels, or with one that needs no label."""
+    return (*_FIRST, *(column for target in targets for column in _timing_columns(target)), *_LAST)
 
 
 def front_csv(rows: Sequence[FrontRow]) -> str:
     """The text of `front.csv`. What was not taken is empty; `spec` is the file beside it."""
+    targets = list(dict.fromkeys(target for row in rows for target in row.record.taken)) or [""]
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, columns(targets), lineterminator="\n")
     writer.writeheader()
     writer.writerows(_cells(row) for row in rows)
     return text.getvalue()
@@ -55,8 +50,20 @@ def _cells(row: FrontRow) -> dict[str, Any]:
         cells["accuracy_standard_error"] = record.accuracy.standard_error
         cells["accuracy_sd"] = record.accuracy.sd
         cells["accuracy_seeds"] = len(record.accuracy.seeds)
-    if record.timing is not None:
-        cells["latency_ms"] = record.timing.median_ms
-        cells["latency_low_ms"], cells["latency_high_ms"] = record.timing.ci_low_ms, record.timing.ci_high_ms
-        cells["latency_contended"] = record.timing.contended
+    for target, timing in record.taken.items():
+        cells.update(zip(_timing_columns(target), _timing_cells(timing), strict=True))
     return cells
+
+
+def _timing_columns(target: str) -> tuple[str, ...]:
+    latency = named("latency", target)
+    return (
+        *(f"{latency}_{end}" for end in ("ms", "low_ms", "high_ms", "contended")),
+        f"{named('throughput', target)}_images_per_second",
+        f"{named('peak_memory', target)}_bytes",
+    )
+
+
+def _timing_cells(timing: Timing) -> tuple[Any, ...]:
+    interval = (timing.median_ms, timing.ci_low_ms, timing.ci_high_ms)
+    return (*interval, timing.contended, timing.images_per_second, timing.peak_memory_bytes)

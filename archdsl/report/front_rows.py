@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
+from archdsl.latency import Timing
 from archdsl.spec import Space, Spec
 from archdsl.study.front import Front, FrontPoint
+from archdsl.study.objectives import named
 from archdsl.study.record import Record
 
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.+-]+")
@@ -31,13 +33,15 @@ class FrontRow:
     tied_with: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
+        """The row as plain data. In a study of several targets there is a `latency@label` for each."""
         record = self.record
+        taken: dict[str, Timing | None] = {**record.taken} or {"": None}
         return {
             "name": self.name,
             "trial": record.number,
             "hash": record.hash,
             "accuracy": record.accuracy.as_json() if record.accuracy else None,
-            "latency": record.timing.as_json() if record.timing else None,
+            **{named("latency", target): timing.as_json() if timing else None for target, timing in taken.items()},
             "params": record.params,
             "macs": record.macs,
             "differs": self.differs,

@@ -21,8 +21,7 @@ def front_spec(row: FrontRow, study: str) -> str:
         facts.append(
             f"# accuracy {accuracy_text(accuracy)} on {_plain(accuracy.data)}, recipe {_plain(accuracy.recipe)}"
         )
-    if row.record.timing is not None:
-        timing = row.record.timing
+    for timing in row.record.taken.values():
         device = f"{timing.runtime} {timing.runtime_version} on {timing.device_name}"
         facts.append(f"# latency {timing}, {_plain(device)}, {timing.precision}, batch {timing.batch}")
     return "\n".join(facts) + "\n" + to_yaml(_data(row))

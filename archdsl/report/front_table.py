@@ -8,7 +8,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from archdsl.latency import Timing
 from archdsl.report.front_rows import FrontRow
+from archdsl.study.objectives import Objective, named, objective_named
 from archdsl.study.record import Record
 from archdsl.training import Accuracy
 
@@ -16,22 +18,26 @@ CONTENDED = "*"
 """Behind a latency that was taken while others used our cores."""
 
 
-def front_table(rows: Sequence[FrontRow], title: str) -> Table:
-    """accuracy ± one standard error (over seeds and validation images), latency ± the half interval, counts."""
+def front_table(rows: Sequence[FrontRow], title: str, objectives: Sequence[Objective] = ()) -> Table:
+    """accuracy ± one standard error (over seeds and validation images), latency ± the half interval on each target,
+    counts; and whatever else of `objectives` there is."""
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
     ties = any(row.tied_with for row in rows)
     table.add_column("network", overflow="fold")
-    for name in ("accuracy", "latency", "params", "MACs"):
+    names = [named("latency", target) for target in dict.fromkeys(t for row in rows for t in row.record.taken)]
+    names = ["accuracy", *(names or ["latency"])]
+    names += [objective.name for objective in objectives if objective.kind in ("throughput", "peak_memory")]
+    for name in (*names, "params", "MACs"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("differs from the base in", overflow="fold", min_width=28)
     if ties:
         table.add_column("cannot be told from", overflow="fold")
     for row in rows:
         record = row.record
-        cells = [row.name, accuracy_text(record.accuracy), latency_text(record), count_text(record.params)]
+        cells = [row.name, *(value_text(record, objective_named(name)) for name in names), count_text(record.params)]
         cells += [count_text(record.macs), row.differs or "nothing"]
         table.add_row(*(Text(cell) for cell in cells), *([Text(", ".join(row.tied_with))] if ties else []))
-    if any(row.record.timing is not None and row.record.timing.contended for row in rows):
+    if any(timing.contended for row in rows for timing in row.record.taken.values()):
         table.caption = f"{CONTENDED} others used our cores while it was timed"
         table.caption_justify = "left"
     return table
@@ -42,11 +48,39 @@ def accuracy_text(accuracy: Accuracy | None) -> str:
     return "–" if accuracy is None else f"{accuracy.mean:.3f} ± {accuracy.standard_error:.3f}"
 
 
+def value_text(record: Record, objective: Objective) -> str:
+    """What a record says about an objective, with its unit; a dash where it says nothing."""
+    timing = record.taken.get(objective.target)
+    match objective.kind:
+        case "accuracy":
+            return accuracy_text(record.accuracy)
+        case "latency":
+            return _timing_text(timing)
+        case "throughput":
+            return "–" if timing is None else f"{timing.images_per_second:.4g} images/s"
+        case "peak_memory":
+            return "–" if timing is None else size_text(timing.peak_memory_bytes)
+    return count_text(getattr(record, objective.kind))
+
+
 def latency_text(record: Record) -> str:
-    """`0.21 ms ± 0.02`, with a mark when others used our cores meanwhile."""
-    if record.timing is None:
+    """`0.21 ms ± 0.02`, with a mark when others used our cores meanwhile; with several targets all of them."""
+    shown = [f"{target} {_timing_text(timing)}".strip() for target, timing in record.taken.items()]
+    return ", ".join(shown) or "–"
+
+
+def _timing_text(timing: Timing | None) -> str:
+    return "–" if timing is None else str(timing).replace(" (contended)", CONTENDED)
+
+
+def size_text(size: int | None) -> str:
+    """536870912 -> `512 MiB`."""
+    if size is None:
         return "–"
-    return str(record.timing).replace(" (contended)", CONTENDED)
+    for unit, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if size >= unit:
+            return f"{size / unit:.3g} {name}" if size < 100 * unit else f"{size / unit:.0f} {name}"
+    return f"{size} B"
 
 
 def count_text(count: float | None) -> str:

@@ -14,8 +14,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from archdsl.report.front_table import accuracy_text, count_text, latency_text
-from archdsl.study.events import Began, Ended, Event, StepBegan, TrialBegan, TrialEnded
+from archdsl.report.front_table import value_text
+from archdsl.study.events import Began, Ended, Event, StepBegan, TrialBegan, TrialEnded, TrialLost
 from archdsl.study.front import front_of
 from archdsl.study.objectives import Objective
 from archdsl.study.record import Record
@@ -33,6 +33,8 @@ class Progress:
     def __init__(self, objectives: Sequence[Objective], trials: int, *, quiet: bool = False):
         self.objectives, self.trials = tuple(objectives), trials
         self.records: list[Record] = []
+        self._candidates: list[Record] = []  # for the front: its members, and what came since it was drawn
+        self._num_paid = 0
         self._console = Console(file=sys.stderr, quiet=quiet)
         self._live: Live | None = None
         self._doing, self._runs = "", {}  # type: tuple[str, dict[int, tuple[int, int]]]
@@ -53,28 +55,32 @@ class Progress:
         """A campaign's listener."""
         match event:
             case Began(sampler, why, known):
-                self.records = list(known)
+                self.records, self._candidates = list(known), list(known)
+                self._num_paid = sum(not record.cheap for record in known)
                 self._started, self._paid_before = time.monotonic(), self._num_paid
                 resumed = f", going on after {len(known)} trials" if known else ""
                 self._line(f"sampler {sampler}: {why}{resumed}")
             case TrialBegan(number, name):
                 self._doing, self._runs = f"{name} (trial {number})", {}
             case StepBegan(_, step):
-                self._doing = f"{self._doing.partition(':')[0]}: {_DOING.get(step, step)}"
+                kind, _, target = step.partition("@")
+                doing = _DOING.get(kind, kind) + (f" on {target}" if target else "")
+                self._doing = f"{self._doing.partition(':')[0]}: {doing}"
             case TrialEnded(record):
                 self.records.append(record)
+                self._candidates = [*self._candidates, record]
+                self._num_paid += not record.cheap
                 self._doing = ""
                 self._line(self._told(record))
+            case TrialLost(number):
+                self._doing = ""
+                self._line(f"trial {number} was given to another worker; what was found out here is not counted")
             case Ended():
                 self._doing = ""
 
     def epoch(self, seed: int, done: int, of: int) -> None:
         """A training's report, from whatever thread."""
         self._runs = {**self._runs, seed: (done, of)}
-
-    @property
-    def _num_paid(self) -> int:
-        return sum(not record.cheap for record in self.records)
 
     def _line(self, text: str) -> None:
         if self._live is None:
@@ -108,7 +114,8 @@ class Progress:
         return Group(head, Text(doing or " ", style="dim"), self._front())
 
     def _front(self) -> Table | Text:
-        members = front_of(self.records, self.objectives).members
+        self._candidates = [member.record for member in front_of(self._candidates, self.objectives).members]
+        members = self._candidates
         if not members:
             return Text("no network has finished yet", style="dim")
         table = Table(box=None, padding=(0, 2), title=f"front so far: {len(members)}", title_justify="left")
@@ -116,16 +123,10 @@ class Progress:
         for objective in self.objectives:
             table.add_column(objective.name, justify="right")
         for member in members[:MOST_SHOWN]:
-            table.add_row(Text(member.record.name or ""), *_values(member.record, self.objectives, bare=True))
+            table.add_row(Text(member.name or ""), *_values(member, self.objectives, bare=True))
         return table
 
 
 def _values(record: Record, objectives: Sequence[Objective], *, bare: bool = False) -> list[str]:
     """`accuracy 0.976 ± 0.009`, or only the value."""
-    texts = {
-        "accuracy": accuracy_text(record.accuracy),
-        "latency": latency_text(record),
-        "params": count_text(record.params),
-        "macs": count_text(record.macs),
-    }
-    return [texts[o.name] if bare else f"{o.name} {texts[o.name]}" for o in objectives]
+    return [value_text(record, o) if bare else f"{o.name} {value_text(record, o)}" for o in objectives]

@@ -18,11 +18,12 @@ from archdsl.writing import as_json, claim_folder, write_file
 MARKER = "search.json"
 JOURNAL = "study.journal"
 TRAININGS = "trainings.jsonl"
+PAGE = "report.html"
 
 
 class RunFolder:
     """`runs/<study>/`: search.json (it marks the folder as ours), study.journal, trainings.jsonl, and the front as
-    front.csv, front.svg and front/*.yaml.
+    report.html, front.csv, front.svg and front/*.yaml.
 
     Files are replaced whole or not at all. Errors: ArchError when the folder holds somebody else's files.
     """
@@ -61,6 +62,10 @@ class RunFolder:
             write_file(picture, front_svg(front, [row.name for row in rows], title))
         else:
             picture.unlink(missing_ok=True)
+
+    def write_page(self, page: str) -> None:
+        """Write the search as one page."""
+        write_file(self.path / PAGE, page)
 
     def _specs_folder(self) -> Path:
         folder = self.path / "front"

@@ -7,24 +7,30 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any
 
 from archdsl.compiler import identity
-from archdsl.errors import Problem, SpecError, StudyError, at_argument
+from archdsl.errors import ArchError, MeasureError, Problem, SpecError, StudyError, at_argument
 from archdsl.latency import CacheWarning, Target, TimingCache, close_workers
-from archdsl.report.front_rows import FrontRow, front_rows
+from archdsl.report.front_page import front_page, page_facts
+from archdsl.report.front_rows import FrontRow, differences, front_rows
 from archdsl.report.live import Progress
 from archdsl.report.run_folder import RunFolder
+from archdsl.report.search_job import job_of, started_by
 from archdsl.spec import Space, load_space
-from archdsl.spec.aims import Train
+from archdsl.spec.aims import MEASURED, TargetObjective, Train
 from archdsl.spec.counting import count
 from archdsl.spec.override import Overrides
+from archdsl.spec.words import did_you_mean, joined
 from archdsl.study.campaign import Campaign
 from archdsl.study.candidate import Assessor
 from archdsl.study.events import StopReason
 from archdsl.study.front import Front, front_of
+from archdsl.study.halving import Halving
+from archdsl.study.leases import LEASE_S
 from archdsl.study.measured import MeasuredLatency
-from archdsl.study.objectives import Objective, chosen
+from archdsl.study.objectives import Objective, chosen, named
 from archdsl.study.plan import Plan
 from archdsl.study.record import Record
 from archdsl.study.samplers import settled
@@ -81,6 +87,9 @@ def search(
     set: Overrides | None = None,
     on: str | None = None,
     fresh: bool = False,
+    workers: int = 1,
+    launch: str | None = None,
+    lease_s: float = LEASE_S,
     quiet: bool = True,
 ) -> SearchResult:
     """Search a space for the networks that no other beats in every objective, and write them to a folder.
@@ -89,13 +98,15 @@ def search(
     out: by default `runs/<name of the space>`; the same arguments again go on with what is there
     storage: a journal file or a URL of Optuna's; by default a journal in the folder
     set: overrides of the space; on: another runtime than the space names; fresh: set the study that is there aside
-    quiet: show no progress on stderr
+    workers: processes of this machine that do it together; 0 makes the study ready for `archdsl worker` elsewhere
+    launch: `ray` or `ray://host:port` to let a Ray cluster run the workers; lease_s: seconds after which a silent
+    worker's network is given to another. quiet: show no progress on stderr
 
     SIGINT and SIGTERM end the search with the front so far (`reason` is then `interrupted`).
     Errors: ArchError, before anything is paid for where that is possible
     """
     chosen_space = space if isinstance(space, Space) else load_space(space, set)
-    parts = _Parts(chosen_space, objectives, on)
+    parts = Parts(chosen_space, objectives, on)
     trials = chosen_space.search.trials if trials is None else trials
     seed = chosen_space.search.seed if seed is None else seed
     sampler, why = settled(chosen_space.search.sampler, trials, chosen_space.locate("search.sampler"))
@@ -112,6 +123,8 @@ def search(
         forget_study(opened, chosen_space.name)
 
     plan = Plan(chosen_space.name, parts.objectives, trials, seed, sampler, why, time_limit_s, fixed)
+    alone = workers == 1 and launch is None
+    crew = None if alone or not workers else started_by(launch, chosen_space, folder, storage, workers, lease_s)
     with ExitStack() as stack:
         progress = stack.enter_context(Progress(parts.objectives, trials, quiet=quiet))
         stack.callback(close_workers)
@@ -127,20 +140,34 @@ def search(
                 chosen_space,
                 parts.objectives,
                 constraints=parts.constraints,
-                latency=parts.latency,
+                latency=parts.latencies,
                 accuracy=trainers,
                 seed=seed,
+                halving=parts.halving(),
             ),
             opened,
             listen=progress,
             place=at_argument("--storage", masked(storage or str(folder.journal))),
-            num_distinct=_num_distinct(chosen_space),
+            num_distinct=num_distinct(chosen_space),
+            lease_s=lease_s,
+            job=job_of(chosen_space, plan, objectives, on),
         )
-        outcome = campaign.run()
+        outcome = campaign.lead(crew) if crew else campaign.run() if alone else campaign.hand_over()
     front = front_of(outcome.records, parts.objectives)
     rows = front_rows(front, chosen_space)
     title = f"{chosen_space.name}: {' against '.join(objective.name for objective in parts.objectives)}"
     folder.write_front(front, rows, chosen_space.name, title)
+    base = chosen_space.picks_of(chosen_space.base)
+    folder.write_page(
+        front_page(
+            title,
+            page_facts(chosen_space, plan, outcome.records),
+            front,
+            rows,
+            outcome.records,
+            lambda record: differences(chosen_space, record.picks, base),
+        )
+    )
     return SearchResult(
         chosen_space.name,
         folder,
@@ -154,30 +181,51 @@ def search(
     )
 
 
-class _Parts:
+class Parts:
     """What the space's objectives and constraints name, looked up and checked."""
 
     def __init__(self, space: Space, asked: Sequence[str], on: str | None):
         self.space = space
-        self.objectives = chosen(asked, space.objectives.names)
-        bounds = {name: getattr(space.constraints, name) for name in type(space.constraints).model_fields}
-        self.constraints = {name: bound for name, bound in bounds.items() if bound is not None}
+        labels = tuple(target.label for target in space.objectives.targets)
+        self.objectives = chosen(asked, space.objectives.names, labels if len(labels) > 1 else ())
+        self.constraints = _constraints(space, labels)
         self.wanted = {objective.name for objective in self.objectives} | {*self.constraints}
-        self.target = _target(space, on) if "latency" in self.wanted else None
-        self.latency = MeasuredLatency(self.target, cache=TimingCache()) if self.target is not None else None
+        cache = TimingCache()
+        self.latencies = {
+            label: MeasuredLatency(target, cache=cache)
+            for label, target in _targets(space, on).items()
+            if self.wanted & {named(kind, label) for kind in MEASURED}
+        }
         self.train = self._train() if "accuracy" in self.wanted else None
         self.recipe = self._recipe(self.train) if self.train is not None else None
 
     def fixed(self) -> dict[str, Any]:
-        """What a resumed study must share. Errors: MeasureError when the runtime is not installed"""
+        """What a resumed study must share. Errors: StudyError when a runtime is not installed"""
         data = {key: value for key, value in self.space.data.items() if key in ("choices", "constraints")}
         found: dict[str, Any] = {**data, "base": self.space.base.data, "start": [s.name for s in self.space.start]}
-        if self.latency is not None:
-            found["latency"] = self.latency.fingerprint()
+        try:
+            fingerprints = {label: latency.fingerprint() for label, latency in self.latencies.items()}
+        except MeasureError as error:
+            raise StudyError(_or_elsewhere(error) if len(self.latencies) == 1 else error.problems) from None
+        if fingerprints:
+            found["latency"] = fingerprints.get("", fingerprints)
         if self.train is not None and self.recipe is not None:
             recipe = self.recipe.model_dump(exclude={"name"})
             found["accuracy"] = {"data": self.train.data, "recipe": recipe, "seeds": self.train.seeds}
+        if (halving := self.halving()) is not None:
+            found["early_stopping"] = {"first": halving.first, "eta": halving.eta}
         return found
+
+    def halving(self) -> Halving | None:
+        """When trainings are stopped early. Errors: StudyError when the first look would be after their end"""
+        asked = self.space.search.early_stopping
+        if asked is None or self.recipe is None:
+            return None
+        if asked.first > self.recipe.epochs:
+            message = f"the first look is after {asked.first} epochs, but the training ends after {self.recipe.epochs}"
+            place = self.space.locate("search.early_stopping.first")
+            raise StudyError(Problem(place, "out-of-range", message, "look earlier, or train longer"))
+        return Halving(self.recipe.epochs, asked.first, asked.eta)
 
     def trainers(self, folder: RunFolder, report: Callable[[int, int, int], None]) -> Trainers | None:
         if self.train is None or self.recipe is None:
@@ -205,24 +253,89 @@ class _Parts:
         return parse_recipe(train.recipe, self.space.locate("objectives.accuracy.train.recipe"), epochs=train.epochs)
 
 
-def _target(space: Space, on: str | None) -> Target:
-    """The target that the space names, on another runtime if asked: precision and device are then that runtime's."""
-    named = space.objectives.latency or ()
-    if len(named) > 1:
-        message = f"a study takes one latency, but the space names {len(named)} targets"
-        raise StudyError(Problem(space.locate("objectives.latency"), "wrong-value", message, "keep one of them"))
-    fields = named[0].model_dump() if named else {}
-    if on is not None and on != fields.get("runtime", Target.runtime):
-        return Target.parse({"runtime": on, "batch": fields.get("batch", 1), "threads": fields.get("threads", 1)})
+def _constraints(space: Space, labels: Sequence[str]) -> dict[str, Any]:
+    """The space's bounds by the names that they have in the study.
+
+    labels: of the targets that the space names. Errors: StudyError for bounds on another target
+    """
+    found: dict[str, Any] = {}
+    for kind in type(space.constraints).model_fields:
+        bounds = getattr(space.constraints, kind)
+        if bounds is None:
+            continue
+        if kind not in MEASURED:
+            found[kind] = bounds
+            continue
+        problems = [
+            Problem(
+                space.locate(f"constraints.{kind}.{label}"),
+                "unknown-name",
+                f"there is no target `{label}`",
+                joined(did_you_mean(label, labels), f"Targets: {', '.join(labels) or 'none'}."),
+                f"constraints.{kind}.{label}",
+            )
+            for label in bounds.labels
+            if label not in labels
+        ]
+        if problems:
+            raise StudyError(problems)
+        for label in labels or ("",):
+            if bounds.on(label) is not None:
+                found[named(kind, label if len(labels) > 1 else "")] = bounds.on(label)
+    return found
+
+
+def _targets(space: Space, on: str | None) -> dict[str, Target]:
+    """The study's targets by label, '' for the only one.
+
+    on: a runtime that takes the place of the only target's; precision and device are then that runtime's
+    Errors: SpecError; StudyError when two targets are one, or when `on` does not say which it means
+    """
+    written = space.objectives.targets or (TargetObjective(),)
+    if len(written) == 1:
+        fields = written[0].fields()
+        if on is not None and on != written[0].runtime:
+            return {"": Target.parse({"runtime": on, "batch": fields["batch"], "threads": fields["threads"]})}
+        return {"": _target(space, written[0])}
+    if on is not None:
+        message = f"--on takes the place of one target, but the space names {len(written)}"
+        hint = "leave it out, or change one of them, e.g. --set objectives.latency.0.runtime=openvino"
+        raise StudyError(Problem(at_argument("--on", on), "wrong-value", message, hint))
+    found = {target.label: _target(space, target) for target in written}
+    for one, other in combinations(found, 2):
+        if found[one] == found[other]:
+            message = f"`{one}` and `{other}` are the same target: {found[one]}"
+            place = space.locate("objectives")
+            raise StudyError(Problem(place, "wrong-value", message, "leave one of them out", "objectives"))
+    return found
+
+
+def _target(space: Space, written: TargetObjective) -> Target:
+    _, where = _place_of(space, written)
     try:
-        return Target.parse(fields, lambda field: space.locate(f"objectives.latency.{field}".rstrip(".")))
+        return Target.parse(written.fields(), lambda field: space.locate(f"{where}.{field}".rstrip(".")))
     except SpecError as error:
-        hint = f"or time it on another runtime: --on {Target.runtime}"
-        problems = [replace(p, hint=f"{p.hint}; {hint}" if p.hint else hint) for p in error.problems]
-        raise SpecError(problems) from None
+        raise SpecError(_or_elsewhere(error)) from None
 
 
-def _num_distinct(space: Space) -> int | None:
+def _or_elsewhere(error: ArchError) -> list[Problem]:
+    """The problems of a target, with one more way out."""
+    hint = f"or time it on another runtime: --on {Target.runtime}"
+    return [replace(p, hint=f"{p.hint}; {hint}" if p.hint else hint) for p in error.problems]
+
+
+def _place_of(space: Space, written: TargetObjective) -> tuple[str, str]:
+    """(objective, path in the space's file) of a target."""
+    for kind in MEASURED:
+        given = getattr(space.objectives, kind) or ()
+        for index, target in enumerate(given):
+            if target is written:
+                listed = isinstance((space.data.get("objectives") or {}).get(kind), list)
+                return kind, f"objectives.{kind}" + (f".{index}" if listed else "")
+    return "latency", "objectives.latency"
+
+
+def num_distinct(space: Space) -> int | None:
     """How many networks a small space holds; None for a large one."""
     if space.num_total > MOST_COUNTED:
         return None

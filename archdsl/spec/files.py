@@ -14,13 +14,15 @@ import stat
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from archdsl.spec import limits
 from archdsl.spec.node import Mark, Source, fail
 from archdsl.spec.words import did_you_mean, joined, listed, quoted
 
-Folder = Literal["specs", "search"]
+Folder = Literal["specs", "search", "recipes"]
+
+_KINDS: dict[Folder, str] = {"specs": "spec", "search": "space", "recipes": "recipe"}
 
 SUFFIXES = (".yaml", ".yml")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*\Z")
@@ -85,7 +87,7 @@ def open_named(text: str, folder: Folder, mark: Mark, budget: Budget) -> tuple[b
         names = shipped_names(folder)
         found = names.get(text)
         if found is None:
-            what = "spec" if folder == "specs" else "space"
+            what = _KINDS[folder]
             hint = joined(
                 did_you_mean(text, names),
                 f"archdsl ships: {listed(names, 60)}." if names else None,
@@ -124,6 +126,19 @@ def open_below(text: str, home: Home, mark: Mark, budget: Budget) -> tuple[bytes
     shown = os.path.normpath(os.path.join(os.path.dirname(home.shown), text))
     folder = os.path.dirname(os.path.join(home.root, *parts))
     return data, Home(shown, folder, home.root, home.shipped, (info.st_dev, info.st_ino))
+
+
+def home_of(file: str) -> Home | None:
+    """The home of a file that was read before, so that what it names can be opened; None when it is no file."""
+    if not os.path.isfile(file):
+        return None
+    path = Path(file)
+    folder = os.path.dirname(os.path.realpath(path))
+    for shipping in get_args(Folder):
+        root = shipped_folder(shipping).resolve()
+        if folder == str(root):
+            return Home(_shown(path), folder, str(root.parent), shipped=True)
+    return Home(_shown(path), folder, _project_of(folder))
 
 
 def _checked_parts(text: str, home: Home, mark: Mark) -> list[str]:

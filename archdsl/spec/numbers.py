@@ -1,7 +1,8 @@
 """Numbers as people write them: `100M` parameters, `4.5G` multiply-adds, `2.1 ms`.
 
-`Count` and `Duration` are types for pydantic fields. A count is a whole number (decimal suffixes k, M, G or B, T); a
-duration is a float in milliseconds (a bare number is milliseconds; units us, ms, s, min, h).
+`Count`, `Duration` and `Size` are types for pydantic fields. A count is a whole number (decimal suffixes k, M, G or B,
+T); a duration is a float in milliseconds (a bare number is milliseconds; units us, ms, s, min, h); a size is a whole
+number of bytes (a bare number is bytes; units kB, MB, GB, and KiB, MiB, GiB in steps of 1024).
 """
 
 from __future__ import annotations
@@ -19,10 +20,13 @@ _COUNT = re.compile(r"(\d+(?:_\d+)*(?:\.\d+)?)\s?([kKMGBT]?)\Z", re.ASCII)
 _FACTORS = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9, "T": 10**12}
 _DURATION = re.compile(r"(\d+(?:_\d+)*(?:\.\d+)?)\s?(us|µs|μs|ms|s|min|h)?\Z", re.ASCII)
 _MILLISECONDS = {"us": 1e-3, "µs": 1e-3, "μs": 1e-3, "ms": 1.0, "s": 1e3, "min": 6e4, "h": 3.6e6, None: 1.0}
+_SIZE = re.compile(r"(\d+(?:_\d+)*(?:\.\d+)?)\s?(B|kB|MB|GB|KiB|MiB|GiB)?\Z", re.ASCII)
+_BYTES = {None: 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _LONGEST = 40
 
 COUNT_PATTERN = r"^\d+(_\d+)*(\.\d+)? ?[kKMGBT]?$"
 DURATION_PATTERN = r"^\d+(_\d+)*(\.\d+)? ?(us|µs|ms|s|min|h)?$"
+SIZE_PATTERN = r"^\d+(_\d+)*(\.\d+)? ?(B|kB|MB|GB|KiB|MiB|GiB)?$"
 
 
 def read_count(value: Any) -> int:
@@ -52,6 +56,17 @@ def read_duration(value: Any) -> float:
     return float(Decimal(match[1].replace("_", "")) * Decimal(str(_MILLISECONDS[match[2]])))
 
 
+def read_size(value: Any) -> int:
+    """`512 MiB`, `2 GB` or a number of bytes -> bytes; a part of a byte is dropped."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_INT:
+        return int(value)
+    match = _SIZE.match(value) if isinstance(value, str) and len(value) <= _LONGEST else None
+    size = Decimal(match[1].replace("_", "")) * _BYTES[match[2]] if match is not None else None
+    if size is None or size > MAX_INT:
+        raise PydanticCustomError("size", "a size such as `512 MiB` or `2 GB` (a bare number is bytes)")
+    return int(size)
+
+
 Count = Annotated[
     int,
     BeforeValidator(read_count),
@@ -67,3 +82,11 @@ Duration = Annotated[
     WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": DURATION_PATTERN}]}),
 ]
 """Milliseconds, at least 0, that may be written `2.1 ms`."""
+
+Size = Annotated[
+    int,
+    BeforeValidator(read_size),
+    Field(ge=0),
+    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": SIZE_PATTERN}]}),
+]
+"""Bytes, at least 0, that may be written `512 MiB`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from archdsl.spec import limits
-from archdsl.spec.aims import Constraints, Objectives, Search
+from archdsl.spec.aims import MEASURED, Constraints, Objectives, Search
 from archdsl.spec.model import Header
 from archdsl.spec.schema import DRAFT, REF, Json, properties_of
 
@@ -19,9 +19,10 @@ def space_schema() -> Json:
         "objectives": _section(Objectives, "what the study makes better", definitions),
         "search": _section(Search, "how the study goes", definitions),
     }
-    latency = sections["objectives"]["properties"]["latency"]
-    one = {"$ref": f"{REF}LatencyObjective"}
-    sections["objectives"]["properties"]["latency"] = {"anyOf": [one, *latency["anyOf"]]}
+    one = {"$ref": f"{REF}TargetObjective"}
+    for name in MEASURED:
+        several = sections["objectives"]["properties"][name]
+        sections["objectives"]["properties"][name] = {"anyOf": [one, *several["anyOf"]]}
     options = {"type": "array", "minItems": 1, "maxItems": limits.MAX_OPTIONS}
     definitions["range"] = {
         "type": "object",

@@ -8,9 +8,13 @@ from typing import Any, Protocol
 
 from archdsl import compiler
 from archdsl.latency import Timing
+from archdsl.spec.aims import MEASURED
 from archdsl.spec.model import Spec
-from archdsl.study.objectives import Objective
+from archdsl.study.halving import Halving, train
+from archdsl.study.objectives import BadValues, Objective, named
+from archdsl.study.record import Record
 from archdsl.training import Accuracy, Evaluator
+from archdsl.training.evaluator import Stepwise
 
 
 class SpecsByPicks(Protocol):
@@ -50,6 +54,17 @@ class Facts:
     violations: Mapping[str, float] | None = None
 
 
+@dataclass(frozen=True)
+class Foreseen:
+    """What is known about a setting before anything is paid.
+
+    hash: of its network; values: by name of objective or constraint, as far as they are known
+    """
+
+    hash: str
+    values: Mapping[str, float]
+
+
 class Infeasible(Exception):
     """A candidate breaks a hard constraint. violations: as in `Facts`; paid: whether something was measured for it."""
 
@@ -59,6 +74,7 @@ class Infeasible(Exception):
 
 
 LatencyOf = Callable[[Spec], Timing]
+"""Takes a network's time on one target: where its latency, throughput and peak memory come from."""
 Say = Callable[[str], None]
 Keep = Callable[[str, Any], None]
 
@@ -67,8 +83,10 @@ class Assessor:
     """Finds out a candidate's values, the most expensive last.
 
     constraints: hard bounds by objective name
-    latency, accuracy: how those are taken; needed only when an objective or a constraint asks for them
+    latency, accuracy: how those are taken; needed only when an objective or a constraint asks for them. In a study of
+        several targets latency is a mapping from their labels, and its names are `latency@label`
     seed: of the first training run
+    halving: stops trainings early, by comparison with the study's `others` (a campaign says which those are)
     """
 
     def __init__(
@@ -77,23 +95,34 @@ class Assessor:
         objectives: Sequence[Objective],
         *,
         constraints: Mapping[str, Bounds] | None = None,
-        latency: LatencyOf | None = None,
+        latency: LatencyOf | Mapping[str, LatencyOf] | None = None,
         accuracy: Evaluator[Spec] | None = None,
         seed: int = 0,
+        halving: Halving | None = None,
     ):
         self.space, self.objectives, self.constraints, self.seed = space, tuple(objectives), constraints or {}, seed
         wanted = {objective.name for objective in objectives} | set(self.constraints)
-        self.latency = latency if "latency" in wanted else None
+        offered = latency if isinstance(latency, Mapping) else {} if latency is None else {"": latency}
+        self.latencies = {t: take for t, take in offered.items() if wanted & {named(kind, t) for kind in MEASURED}}
         self.accuracy = accuracy if "accuracy" in wanted else None
-        missing = [n for n, how in (("latency", latency), ("accuracy", accuracy)) if n in wanted and how is None]
-        if missing:
-            raise ValueError(f"nothing takes the {' and the '.join(missing)}")
+        self.halving = halving
+        self.others: Callable[[], Sequence[Record]] = lambda: ()
+        there = {"params", "macs", *(named(kind, target) for kind in MEASURED for target in offered)}
+        if accuracy is not None:
+            there.add("accuracy")
+        if wanted - there:
+            raise ValueError(f"nothing takes the {' and the '.join(sorted(wanted - there))}")
 
     def candidate(self, picks: Mapping[str, int]) -> Candidate:
         """The network that the picks give. Errors: SpecError, ShapeError when they give none."""
         spec = self.space.spec(picks)
         cost = compiler.cost(spec)
         return Candidate(dict(picks), spec, compiler.identity(spec), cost.params, cost.macs)
+
+    def foresee(self, picks: Mapping[str, int]) -> Foreseen:
+        """What is known for nothing about the network that the picks give. Errors: as `candidate`"""
+        candidate = self.candidate(picks)
+        return Foreseen(candidate.hash, {"params": candidate.params, "macs": candidate.macs})
 
     def check_counts(self, candidate: Candidate) -> None:
         """Raise Infeasible when parameters or MACs break a constraint: that costs nothing to know."""
@@ -102,22 +131,55 @@ class Assessor:
     def assess(self, candidate: Candidate, say: Say, keep: Keep) -> tuple[Sequence[object], Mapping[str, float]]:
         """The objectives' values and how the constraints are kept.
 
-        say: told `latency` and `training` when they begin; keep: given each result as soon as it is there
-        Errors: Infeasible; MeasureError, TrainingError, BackendError as they come
+        say: told `latency` (`latency@label`) and `training` when they begin; keep: given each result as soon as it is
+            there, timings as `timing` (`timing@label`)
+        Errors: Infeasible; BadValues for a memory that is not known; MeasureError, TrainingError, BackendError as they
+            come
         """
         values: dict[str, float] = {"params": candidate.params, "macs": candidate.macs}
-        if self.latency is not None:
-            say("latency")
-            timing = self.latency(candidate.spec)
-            keep("timing", timing.as_json())
-            values["latency"] = timing.median_ms
+        for target, take in self.latencies.items():
+            say(named("latency", target))
+            timing = take(candidate.spec)
+            keep(named("timing", target), timing.as_json())
+            values.update(self._measured(timing, target))
             self._check(values, paid=True)
         if self.accuracy is not None:
             say("training")
-            accuracy = self.accuracy(candidate.spec, seed=self.seed)
+            accuracy = self._trained(self.accuracy, candidate, values, keep)
             keep("accuracy", accuracy.as_json())
             values["accuracy"] = accuracy.mean
         return [values[objective.name] for objective in self.objectives], self._violations(values)
+
+    def _trained(
+        self, evaluator: Evaluator[Spec], candidate: Candidate, values: Mapping[str, float], keep: Keep
+    ) -> Accuracy:
+        """Errors: Stopped where early stopping is asked for; what the evaluator raises"""
+        if self.halving is None or not isinstance(evaluator, Stepwise):
+            return evaluator(candidate.spec, seed=self.seed)
+        return train(
+            self.halving,
+            evaluator,
+            candidate.spec,
+            seed=self.seed,
+            objectives=self.objectives,
+            values_with=lambda mean: [{**values, "accuracy": mean}[objective.name] for objective in self.objectives],
+            others=lambda: [record for record in self.others() if record.hash != candidate.hash],
+            keep=keep,
+        )
+
+    def _measured(self, timing: Timing, target: str) -> dict[str, float]:
+        """What a timing says about a network, under the names that the study has for it."""
+        memory = named("peak_memory", target)
+        found: dict[str, float] = {
+            named("latency", target): timing.median_ms,
+            named("throughput", target): timing.images_per_second,
+        }
+        if timing.peak_memory_bytes is not None:
+            found[memory] = timing.peak_memory_bytes
+        elif memory in self.constraints or any(objective.name == memory for objective in self.objectives):
+            where = f"{timing.runtime} on {timing.device}"
+            raise BadValues(f"nobody tells how much memory a network needs in {where}: leave {memory} out")
+        return found
 
     def _check(self, values: Mapping[str, float], *, paid: bool) -> None:
         violations = self._violations(values)

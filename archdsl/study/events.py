@@ -8,7 +8,7 @@ from typing import Literal
 
 from archdsl.study.record import Record
 
-StopReason = Literal["trials", "time", "exhausted", "nothing-new", "interrupted"]
+StopReason = Literal["trials", "time", "exhausted", "nothing-new", "interrupted", "handed-over"]
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,16 @@ class TrialEnded:
 
 
 @dataclass(frozen=True)
+class TrialLost:
+    """Another worker was given the trial, since this one had fallen silent; what it found out is not counted."""
+
+    number: int
+
+
+@dataclass(frozen=True)
 class Ended:
     reason: StopReason
 
 
-Event = Began | TrialBegan | StepBegan | TrialEnded | Ended
+Event = Began | TrialBegan | StepBegan | TrialEnded | TrialLost | Ended
 Listener = Callable[[Event], None]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from archdsl.study.objectives import Objective
 from archdsl.study.record import Record
@@ -46,16 +48,29 @@ class Front:
 def front_of(records: Iterable[Record], objectives: Sequence[Objective]) -> Front:
     """The front of all complete, feasible, distinct networks."""
     points = [_point(record, objectives) for record in _distinct(records)]
-    best = [p for p in points if not any(dominates(q.values, p.values, objectives) for q in points)]
+    best = unbeaten(points, objectives)
     best.sort(key=lambda point: (objectives[0].sign * point.values[0], point.record.number))
     numbers = {point.record.number for point in best}
     beaten = [point for point in points if point.record.number not in numbers]
     members = tuple(
         FrontPoint(p, tuple(q.record.number for q in best if q is not p and inseparable(p, q))) for p in best
     )
-    contenders = tuple(p for p in beaten if not _surely_beaten(p, points, objectives))
-    others = tuple(p for p in beaten if p not in contenders)
+    surely_beaten = _surely_beaten(beaten, best, points, objectives)
+    contenders = tuple(p for p, surely in zip(beaten, surely_beaten, strict=True) if not surely)
+    others = tuple(p for p, surely in zip(beaten, surely_beaten, strict=True) if surely)
     return Front(tuple(objectives), members, contenders, others)
+
+
+def unbeaten(points: Sequence[Point], objectives: Sequence[Objective]) -> list[Point]:
+    """The points that no other dominates, in their order. Whoever dominates a point comes before it when sorted."""
+    signs = [objective.sign for objective in objectives]
+    ordered = sorted(points, key=lambda point: [sign * value for sign, value in zip(signs, point.values, strict=True)])
+    best: list[Point] = []
+    for point in ordered:
+        if not any(dominates(other.values, point.values, objectives) for other in best):
+            best.append(point)
+    kept = {id(point) for point in best}
+    return [point for point in points if id(point) in kept]
 
 
 def dominates(a: Sequence[float], b: Sequence[float], objectives: Sequence[Objective]) -> bool:
@@ -99,18 +114,43 @@ def _distinct(records: Iterable[Record]) -> list[Record]:
 def _point(record: Record, objectives: Sequence[Objective]) -> Point:
     assert record.values is not None
     pairs = zip(objectives, record.values, strict=True)
-    return Point(record, record.values, tuple(_interval(record, objective.name, value) for objective, value in pairs))
+    return Point(record, record.values, tuple(_interval(record, objective, value) for objective, value in pairs))
 
 
-def _interval(record: Record, name: str, value: float) -> tuple[float, float]:
-    if name == "accuracy" and record.accuracy is not None:
+def _interval(record: Record, objective: Objective, value: float) -> tuple[float, float]:
+    if objective.kind == "accuracy" and record.accuracy is not None:
         reach = STANDARD_ERRORS * record.accuracy.standard_error
         return max(0.0, value - reach), min(1.0, value + reach)
-    if name == "latency" and record.timing is not None:
-        return record.timing.ci_low_ms, record.timing.ci_high_ms
+    timing = record.taken.get(objective.target)
+    if timing is None:
+        return value, value
+    if objective.kind == "latency":
+        return timing.ci_low_ms, timing.ci_high_ms
+    if objective.kind == "throughput" and timing.ci_low_ms > 0:
+        images_ms = timing.batch * 1000
+        return images_ms / timing.ci_high_ms, images_ms / timing.ci_low_ms
     return value, value
 
 
-def _surely_beaten(p: Point, points: Sequence[Point], objectives: Sequence[Objective]) -> bool:
-    """Whether some network that dominates `p` can be told from it."""
-    return any(dominates(q.values, p.values, objectives) and not inseparable(p, q) for q in points)
+def _surely_beaten(
+    beaten: Sequence[Point], best: Sequence[Point], points: Sequence[Point], objectives: Sequence[Objective]
+) -> list[bool]:
+    """For each of `beaten`: whether some network that dominates it can be told from it; mostly one of `best` can."""
+    if not beaten:
+        return []
+    signs = np.array([objective.sign for objective in objectives])
+
+    def any_of(others: Sequence[Point]) -> Callable[[Point], bool]:
+        values = np.array([point.values for point in others]) * signs
+        low, high = np.moveaxis(np.array([point.intervals for point in others]), 2, 0)
+
+        def surely_beats(p: Point) -> bool:
+            mine, (my_low, my_high) = np.array(p.values) * signs, np.array(p.intervals).T
+            dominating = (values <= mine).all(axis=1) & (values < mine).any(axis=1)
+            overlapping = ((my_low <= high) & (low <= my_high)).all(axis=1)
+            return bool((dominating & ~overlapping).any())
+
+        return surely_beats
+
+    by_the_best, by_any = any_of(best), any_of(points)
+    return [by_the_best(p) or by_any(p) for p in beaten]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -76,16 +77,24 @@ def _flock(descriptor: int) -> bool:
 class GuardedJournal(JournalFileBackend):
     """A journal file that always opens.
 
-    An append is durable when it returns, or raises OSError and leaves the file as it was. At most the record that was
-    being written when a process died is lost; its bytes are kept in `<file>.torn`.
+    An append is durable when it returns (but see `batch`), or raises OSError and leaves the file as it was. At most the
+    record that was being written when a process died is lost; its bytes are kept in `<file>.torn`.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path).absolute()
         self._guard = JournalLock(self.path)
+        self._batch = threading.local()
         super().__init__(str(self.path), lock_obj=self._guard)  # type: ignore[arg-type]  # the protocol, not the class
         with self._guard.held():
             self._cut_torn_line()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_batch"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._batch = threading.local()  # a batch belongs to a thread, and does not travel
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         data = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
@@ -96,13 +105,39 @@ class GuardedJournal(JournalFileBackend):
                 size = os.fstat(descriptor).st_size
                 try:
                     _write_all(descriptor, data)
-                    os.fsync(descriptor)
+                    if getattr(self._batch, "open", False):
+                        self._batch.written = True
+                    else:
+                        os.fsync(descriptor)
                 except OSError:
                     with contextlib.suppress(OSError):  # if this fails too, the next writer cuts it
                         os.ftruncate(descriptor, size)
                     raise
             finally:
                 os.close(descriptor)
+
+    @contextlib.contextmanager
+    def batch(self, *, flush: bool = True) -> Iterator[None]:
+        """What this thread appends in here is flushed to the disk when it ends, and not record by record.
+
+        flush: False leaves even that to the next flush, by whatever process. A killed process loses nothing by that,
+        since the system has what it wrote; a power cut loses at most what was written since the last flush.
+        Errors: OSError when the flush fails
+        """
+        if getattr(self._batch, "open", False):
+            yield
+            return
+        self._batch.open, self._batch.written = True, False
+        try:
+            yield
+        finally:
+            self._batch.open = False
+            if self._batch.written and flush:
+                descriptor = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
 
     def _cut_torn_line(self) -> None:
         """Move a last line without its end to `<file>.torn`. Only while the lock is held."""

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from archdsl import compiler
 from archdsl.backends.precision import precision_named
-from archdsl.latency import Reference, Target, Timing, TimingCache, measure
+from archdsl.latency import Artefact, Reference, Target, Timing, TimingCache, Worker, measure
 from archdsl.latency.networks import artefact_of
 from archdsl.latency.stand_in import stand_in_weights
 from archdsl.spec.lower import lower
 from archdsl.spec.model import Spec
+from archdsl.study.device_turn import device_turn
 
 CHECK_BATCH = 2
 MOST_ATTEMPTS = 3
@@ -21,8 +27,15 @@ MOST_ATTEMPTS = 3
 class MeasuredLatency:
     """Spec -> timing on one target. cache: timings of networks met before; budget_s: seconds of timed runs"""
 
-    def __init__(self, target: Target, *, cache: TimingCache | None = None, budget_s: float = 2.0):
-        self.target, self.cache, self.budget_s = target, cache, budget_s
+    def __init__(
+        self,
+        target: Target,
+        *,
+        cache: TimingCache | None = None,
+        budget_s: float = 2.0,
+        worker: Worker | None = None,
+    ):
+        self.target, self.cache, self.budget_s, self.worker = target, cache, budget_s, worker
 
     def fingerprint(self) -> str:
         """The target with its versions and device. Errors: MeasureError when the runtime is not installed"""
@@ -30,30 +43,45 @@ class MeasuredLatency:
 
     def __call__(self, spec: Spec) -> Timing:
         """Errors: MeasureError with one of `latency.REASONS`; BackendError when an op cannot be exported."""
+        take = partial(measure, target=self.target, cache=self.cache, budget_s=self.budget_s, worker=self.worker)
         with tempfile.TemporaryDirectory(prefix="archdsl-") as folder:
-            artefact = artefact_of(spec, self.target, Path(folder))
-            reference = None if self.target.is_analytic else reference_of(spec, self.target.precision)
-            timing = measure(artefact, self.target, cache=self.cache, reference=reference, budget_s=self.budget_s)
-            for _ in range(MOST_ATTEMPTS - 1):
-                if not timing.contended:
-                    break
-                again = measure(artefact, self.target, cache=self.cache, refresh=True, budget_s=self.budget_s)
-                timing = min(timing, again, key=lambda t: (t.contended, t.median_ms))
-            return timing
+            artefact, reference = self._prepared(spec, Path(folder))
+            with nullcontext() if self.target.is_analytic else device_turn(self.target.device):
+                timing = take(artefact, reference=reference)
+                for _ in range(MOST_ATTEMPTS - 1):
+                    if not timing.contended:
+                        break
+                    again = take(artefact, refresh=True)
+                    timing = min(timing, again, key=lambda t: (t.contended, t.median_ms))
+                return timing
+
+    def _prepared(self, spec: Spec, folder: Path) -> tuple[Artefact, Reference | None]:
+        """What is timed, and meanwhile what it must answer; both with the same weights."""
+        weights = stand_in_weights(lower(spec))
+        if self.target.is_analytic:
+            return artefact_of(spec, self.target, folder, weights), None
+        images = min(CHECK_BATCH, self.target.batch)
+        with ThreadPoolExecutor(1) as beside:
+            reference = beside.submit(reference_of, spec, self.target.precision, images=images, weights=weights)
+            artefact = artefact_of(spec, self.target, folder, weights)
+            return artefact, reference.result()
 
 
-def reference_of(spec: Spec, precision: str = "fp32") -> Reference:
-    """What fp32 PyTorch answers to random images, with the weights that the exported network has."""
+def reference_of(
+    spec: Spec, precision: str = "fp32", *, images: int = CHECK_BATCH, weights: Mapping[str, Any] | None = None
+) -> Reference:
+    """What fp32 PyTorch answers to random images, with the weights that the exported network has.
+
+    weights: by default numbers that stand in for trained ones
+    """
     import torch
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # no pool of ours may spin while the worker takes its time
     try:
-        images = torch.randn(
-            CHECK_BATCH, spec.input.channels, *spec.input.size, generator=torch.Generator().manual_seed(0)
-        )
+        x_BCHW = torch.randn(images, spec.input.channels, *spec.input.size, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
-            logits = compiler.build(spec, stand_in_weights(lower(spec))).eval()(images)
+            logits = compiler.build(spec, weights or stand_in_weights(lower(spec))).eval()(x_BCHW)
     finally:
         torch.set_num_threads(threads)
-    return Reference(images.numpy(), logits.numpy(), precision_named(precision).tolerance)
+    return Reference(x_BCHW.numpy(), logits.numpy(), precision_named(precision).tolerance)

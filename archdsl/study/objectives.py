@@ -1,17 +1,24 @@
-"""What a study makes better, by name; and what may be told to Optuna as a value."""
+"""What a study makes better, by name; and what may be told to Optuna as a value.
+
+What is measured belongs to a target. A study with one target calls its objectives `latency`, `throughput` and
+`peak_memory`; one with several adds the target's label: `latency@openvino`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, isfinite
 from typing import Literal
 
 from archdsl.errors import Problem, StudyError, at_argument
+from archdsl.spec.aims import MEASURED
 from archdsl.spec.words import did_you_mean, joined
 
 LARGEST = 1e300
 """Larger values overflow where samplers square or add them."""
+MOST_OBJECTIVES = 4
+"""With more, nearly every network is on the front."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +26,7 @@ class Objective:
     """One axis of the front.
 
     unit: of its values, '' for a plain number; title: the name with the unit; least, most: where its values can lie
+    kind, target: the name's parts before and after an `@`; target is '' where the study has one target or needs none
     """
 
     name: str
@@ -33,6 +41,14 @@ class Objective:
         return 1 if self.direction == "minimize" else -1
 
     @property
+    def kind(self) -> str:
+        return self.name.partition("@")[0]
+
+    @property
+    def target(self) -> str:
+        return self.name.partition("@")[2]
+
+    @property
     def title(self) -> str:
         return f"{self.name} ({self.unit})" if self.unit else self.name
 
@@ -42,34 +58,61 @@ OBJECTIVES: dict[str, Objective] = {
     for objective in (
         Objective("accuracy", "maximize", most=1.0),
         Objective("latency", "minimize", "ms"),
+        Objective("throughput", "maximize", "images/s"),
+        Objective("peak_memory", "minimize", "bytes"),
         Objective("params", "minimize"),
         Objective("macs", "minimize"),
     )
 }
 
 
-def chosen(asked: Sequence[str], offered: Sequence[str]) -> tuple[Objective, ...]:
+def named(kind: str, target: str) -> str:
+    """What the measured `kind` on a target is called; the target is '' in a study that has only one."""
+    return f"{kind}@{target}" if target else kind
+
+
+def objective_named(name: str) -> Objective:
+    """The objective called `name`. Raises KeyError for a kind that there is not."""
+    return replace(OBJECTIVES[name.partition("@")[0]], name=name)
+
+
+def chosen(asked: Sequence[str], offered: Sequence[str], targets: Sequence[str] = ()) -> tuple[Objective, ...]:
     """The objectives of a study, in the order of its values.
 
-    asked: names from the command line; accuracy is added in front, unless the space does not offer it
+    asked: names from the command line; accuracy is added in front, unless the space does not offer it. A kind that is
+        measured, such as `latency`, stands for all of it: on every target the space offers it on, or on every target
     offered: what the space file describes; all of it when nothing is asked
-    Errors: StudyError for an unknown name, or for an accuracy that the space does not say how to take
+    targets: labels of the study's targets where there are several
+    Errors: StudyError for an unknown name, for an accuracy that the space does not say how to take, or for too many
     """
-    problems = [_unknown(name) for name in asked if name not in OBJECTIVES]
+    known = list(dict.fromkeys([*OBJECTIVES, *offered, *(named(kind, t) for kind in MEASURED for t in targets)]))
+    problems = [_unknown(name, known) for name in asked if name not in known]
     if "accuracy" in asked and "accuracy" not in offered:
         message = "the space does not say how accuracy is found out"
         hint = "add `accuracy: {train: {data: synthetic}}` to its objectives"
         problems.append(Problem(at_argument("--objective", "accuracy"), "missing-key", message, hint))
     if problems:
         raise StudyError(problems)
-    names = list(dict.fromkeys(asked or offered))
+    names = list(dict.fromkeys(one for name in asked for one in _meant(name, offered, targets)) or offered)
     if "accuracy" in offered:
         names = ["accuracy", *(name for name in names if name != "accuracy")]
     if not names:
         message = "a study needs an objective"
         hint = f"add --objective with one of {', '.join(OBJECTIVES)}"
         raise StudyError(Problem(at_argument("--objective", ""), "missing-key", message, hint))
-    return tuple(OBJECTIVES[name] for name in names)
+    if len(names) > MOST_OBJECTIVES:
+        message = f"a study has at most {MOST_OBJECTIVES} objectives, but these are {len(names)}: {', '.join(names)}"
+        hint = "choose some with --objective; what is left out can still have a constraint"
+        raise StudyError(Problem(at_argument("--objective", " ".join(names)), "limit", message, hint))
+    return tuple(objective_named(name) for name in names)
+
+
+def _meant(name: str, offered: Sequence[str], targets: Sequence[str]) -> list[str]:
+    """The objectives that a name from the command line stands for."""
+    if name in offered or name not in MEASURED:
+        return [name]
+    here = [other for other in offered if other.partition("@")[0] == name]
+    return here or [named(name, target) for target in targets] or [name]
 
 
 class BadValues(Exception):
@@ -110,6 +153,6 @@ def _shown(value: object) -> str:
         return f"a {type(value).__name__}"
 
 
-def _unknown(name: str) -> Problem:
-    hint = joined(did_you_mean(name, OBJECTIVES), f"Objectives: {', '.join(OBJECTIVES)}.")
+def _unknown(name: str, known: Sequence[str]) -> Problem:
+    hint = joined(did_you_mean(name, known), f"Objectives: {', '.join(known)}.")
     return Problem(at_argument("--objective", name), "unknown-name", f"there is no objective `{name}`", hint)

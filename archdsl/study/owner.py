@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 
 def owner() -> dict[str, Any]:
-    """This process: host, process id, and when the process started (ids are used again)."""
-    return {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}
+    """This process: host, process id, when the process started (ids are used again), and who counts its ids."""
+    started, _ = _started_and_state(os.getpid())
+    return {"host": socket.gethostname(), "pid": os.getpid(), "started": started, "ids": _namespace()}
 
 
 def is_gone(other: Any) -> bool:
     """Whether the process that `owner` described certainly does not run any more.
 
-    A process of another host counts as running: only the host itself can tell.
+    A process of another host, or of another container, counts as running: only its own system can tell.
     """
-    if not isinstance(other, dict) or not isinstance(other.get("pid"), int):
+    if not isinstance(other, Mapping) or not isinstance(other.get("pid"), int):
         return True
-    if other.get("host") != socket.gethostname():
+    if not is_here(other):
         return False
     pid: int = other["pid"]
     try:
@@ -29,15 +31,33 @@ def is_gone(other: Any) -> bool:
         return True
     except OSError:
         pass  # it runs, but is not ours
-    return _started(pid) != other.get("started")
+    return _started_and_state(pid)[0] != other.get("started")
 
 
-def _started(pid: int) -> str | None:
-    """The start time of a process in the system's own units, since boot; None where the system does not say."""
+def is_here(other: Mapping[str, Any]) -> bool:
+    """Whether the process that `owner` described is one of this system, so that it can be looked at."""
+    return other.get("host") == socket.gethostname() and other.get("ids", _namespace()) == _namespace()
+
+
+def is_stopped(other: Mapping[str, Any]) -> bool:
+    """Whether a process of this system was halted (SIGSTOP, a debugger): it runs no more, but may go on any time."""
+    return _started_and_state(other["pid"])[1] in ("T", "t")
+
+
+def _started_and_state(pid: int) -> tuple[str | None, str | None]:
+    """When a process started, in the system's own units, since boot, and its state; None where the system is silent."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
-        return None
+        return None, None
     state, *rest = stat.rpartition(")")[2].split()
-    return None if state == "Z" else f"{boot}:{rest[18]}"
+    return (None if state == "Z" else f"{boot}:{rest[18]}"), state
+
+
+def _namespace() -> str | None:
+    """Which numbering of processes this one belongs to: two containers may share a host name, but not their ids."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from optuna.trial import FrozenTrial, TrialState
@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from archdsl.latency import Timing
 from archdsl.training import Accuracy
 
-State = Literal["complete", "infeasible", "failed", "open"]
+State = Literal["complete", "infeasible", "stopped", "failed", "open"]
 
 PREFIX = "archdsl:"
 
@@ -21,10 +21,13 @@ class Record:
     """One trial.
 
     state: `complete` has values; `infeasible` breaks a constraint (values None where that was known before paying);
-           `failed` says why in `reason`; `open` waits or runs
+           `stopped` was behind others before the end of its training; `failed` says why in `reason`;
+           `open` waits or runs
     hash: the network's canonical hash; name: a known design's, or one made from the hash
+    timing: on the study's target; timings: on its targets, by label, where it has several
     duplicate_of: number of the trial that evaluated this network; this one cost nothing
     cheap: it cost neither a timing nor a training
+    rungs: with early stopping, epoch -> the objectives' values after it
     """
 
     number: int
@@ -42,6 +45,13 @@ class Record:
     duplicate_of: int | None = None
     cheap: bool = False
     seconds: float | None = None
+    timings: Mapping[str, Timing] = field(default_factory=dict)
+    rungs: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
+
+    @property
+    def taken(self) -> dict[str, Timing]:
+        """Every timing by its target's label, '' where the study has one target."""
+        return dict(self.timings) or ({"": self.timing} if self.timing is not None else {})
 
     def as_json(self) -> dict[str, Any]:
         plain = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -49,8 +59,10 @@ class Record:
             **plain,
             "picks": dict(self.picks),
             "timing": self.timing.as_json() if self.timing else None,
+            "timings": {target: timing.as_json() for target, timing in self.timings.items()},
             "accuracy": self.accuracy.as_json() if self.accuracy else None,
             "values": list(self.values) if self.values else None,
+            "rungs": {str(epoch): list(values) for epoch, values in self.rungs.items()},
         }
 
 
@@ -73,6 +85,8 @@ def read_record(trial: FrozenTrial) -> Record:
         duplicate_of=kept.get("duplicate_of"),
         cheap=bool(kept.get("cheap")),
         seconds=kept.get("seconds"),
+        timings=_timings(kept),
+        rungs=_rungs(kept),
     )
 
 
@@ -90,6 +104,16 @@ def read_accuracy(data: Mapping[str, Any] | None) -> Accuracy | None:
         return None
 
 
+def _timings(kept: Mapping[str, Any]) -> dict[str, Timing]:
+    found = {key.partition("@")[2]: _timing(value) for key, value in kept.items() if key.startswith("timing@")}
+    return {target: timing for target, timing in sorted(found.items()) if timing is not None}
+
+
+def _rungs(kept: Mapping[str, Any]) -> dict[int, tuple[float, ...]]:
+    found = {key.partition("@")[2]: value for key, value in kept.items() if key.startswith("rung@")}
+    return {int(epoch): tuple(map(float, values)) for epoch, values in found.items() if epoch.isdecimal()}
+
+
 def _timing(data: Any) -> Timing | None:
     try:
         return Timing.from_json(data) if isinstance(data, Mapping) else None
@@ -102,4 +126,6 @@ def _state(trial: FrozenTrial) -> State:
         return "open"
     if any(value > 0 for value in trial.constraints.values()):
         return "infeasible"
+    if trial.state == TrialState.PRUNED and trial.user_attrs.get(PREFIX + "rule") == "stopped":
+        return "stopped"
     return "complete" if trial.state == TrialState.COMPLETE else "failed"

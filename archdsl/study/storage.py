@@ -7,17 +7,22 @@ import os
 import re
 import stat
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 
 from archdsl.errors import Place, Problem, StudyError, at_argument
 from archdsl.study.journal import GuardedJournal
+from archdsl.study.record import PREFIX
+from archdsl.study.turns import FileTurns, LocalTurns, PostgresTurns, Turns
 
 _PASSWORD = re.compile(r"(://[^/:@\s]*:)[^\s]*@")
 _PASSWORD_KEY = re.compile(r"([?&](?:\w*password|passwd|pwd)=)[^&\s]*", re.IGNORECASE)
 _FIRST_BYTES = b'{"op_code":'
 _SQLITE_WAIT_S = 60
+_DEFERRED = "-c synchronous_commit=off"
+"""PostgreSQL need not wait for the disk at each of a trial's twenty commits: the turn that finishes it flushes them."""
 
 
 def open_storage(url_or_path: str | os.PathLike[str]) -> BaseStorage:
@@ -77,9 +82,8 @@ def _damaged(path: Path, error: Exception) -> StudyError:
 
 
 def _database(url: str) -> BaseStorage:
-    waits = {"connect_args": {"timeout": _SQLITE_WAIT_S}} if url.startswith("sqlite") else None
     try:
-        return RDBStorage(url, engine_kwargs=waits)
+        return _opened(url)
     except Exception as error:  # SQLAlchemy, its drivers and Optuna raise a hundred kinds
         reason = masked(str(error)).strip().splitlines()
         hint = "write it like sqlite:///study.db or postgresql://user:password@host/name, or give a path for a journal"
@@ -87,6 +91,29 @@ def _database(url: str) -> BaseStorage:
             hint = "PostgreSQL needs the `dist` extra: pip install 'archdsl[dist]'"
         said = _without_password(reason[0] if reason else type(error).__name__, url)
         raise _failed(masked(url), "storage", f"the storage cannot be opened: {said}", hint) from None
+
+
+def _opened(url: str) -> RDBStorage:
+    """The database; its tables are made by one process at a time."""
+    if url.startswith("sqlite"):
+        waits = {"connect_args": {"timeout": _SQLITE_WAIT_S}}
+        path = url.partition(":///")[2].partition("?")[0]
+        making: Turns = FileTurns(Path(f"{path}.turns")) if path and path != ":memory:" else LocalTurns()
+        with making.taken():
+            return RDBStorage(url, engine_kwargs=waits)
+    for short in ("postgresql://", "postgres://"):
+        if url.startswith(short):  # the driver of the `dist` extra, whatever SQLAlchemy's choice is
+            url = f"postgresql+psycopg://{url.removeprefix(short)}"
+    if not url.startswith("postgresql"):
+        return RDBStorage(url)
+    from sqlalchemy import create_engine
+
+    making = PostgresTurns(lambda: create_engine(url, pool_size=1, max_overflow=0), "tables of Optuna")
+    try:
+        with making.taken():
+            return RDBStorage(url, engine_kwargs={"pool_pre_ping": True, "connect_args": {"options": _DEFERRED}})
+    finally:
+        making.close()
 
 
 def _without_password(text: str, url: str) -> str:
@@ -103,3 +130,13 @@ def forget_study(storage: BaseStorage, name: str) -> None:
     """Delete a study from a database, if it is there."""
     if name in [study.study_name for study in storage.get_all_studies()]:
         optuna.delete_study(study_name=name, storage=storage)
+
+
+def attributes_of(storage: BaseStorage) -> dict[str, dict[str, Any]]:
+    """What archdsl keeps about each study of a storage, by the study's name: key without our prefix -> plain data."""
+    return {
+        study.study_name: {
+            key.removeprefix(PREFIX): value for key, value in study.user_attrs.items() if key.startswith(PREFIX)
+        }
+        for study in storage.get_all_studies()
+    }

@@ -7,6 +7,7 @@ import os
 import queue
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 from archdsl import compiler
@@ -14,6 +15,7 @@ from archdsl.errors import ArchError, Place, Problem
 from archdsl.spec.load import loads
 from archdsl.spec.model import Spec
 from archdsl.training import Epoch, JsonLines, TrainEvaluator, parse_recipe, parse_source
+from archdsl.training.stochastic_depth import BuildFor
 
 
 def main() -> None:
@@ -47,8 +49,12 @@ def _answer(job: dict[str, Any], evaluators: dict[str, TrainEvaluator[Spec]], sa
             del seed
             say({"epoch": epoch.number, "epochs": epochs})
 
-        evaluator.report = report
-        return {"reused": evaluator(loads(job["spec"]), seed=job["seed"]).reused}
+        evaluator.report, spec = report, loads(job["spec"])
+        if job.get("discard"):
+            evaluator.discard(spec, seed=job["seed"])
+            return {"accuracy": {}}
+        to_epoch = job.get("to_epoch", epochs)
+        return {"accuracy": evaluator.advance(spec, seed=job["seed"], to_epoch=to_epoch).as_json()}
     except ArchError as error:
         return {"problems": [problem.as_json() for problem in error.problems]}
     except MemoryError:
@@ -63,15 +69,27 @@ def _evaluator(job: dict[str, Any], evaluators: dict[str, TrainEvaluator[Spec]])
     """The evaluator for a job's data and recipe; kept, so that the data are read once."""
     key = json.dumps([job["data"], job["recipe"], job["results"]], sort_keys=True)
     if key not in evaluators:
+        recipe = parse_recipe(job["recipe"])
         evaluators[key] = TrainEvaluator(
             parse_source(job["data"]),
-            parse_recipe(job["recipe"]),
-            build=compiler.build,
+            recipe,
+            build=BuildFor(recipe),
             identify=compiler.identity,
             results=JsonLines(job["results"]),
+            checkpoints=Path(job["checkpoints"]),
             threads=job["threads"],
+            device=_device(job["device"], job["number"]),
         )
     return evaluators[key]
+
+
+def _device(asked: str, number: int) -> str:
+    """`auto`: the GPU of this process, by its number among its siblings, where there are GPUs."""
+    import torch
+
+    if asked != "auto":
+        return asked
+    return f"cuda:{number % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
 
 
 def _problem(rule: str, message: str) -> dict[str, Any]:

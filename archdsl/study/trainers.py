@@ -17,16 +17,16 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from archdsl import compiler
 from archdsl.errors import Place, Problem, TrainingError
 from archdsl.latency.environment import worker_environment
 from archdsl.spec.model import Spec
-from archdsl.training import Accuracy, JsonLines, Recipe, TrainEvaluator, parse_source
+from archdsl.training import Accuracy, Recipe, parse_source
+from archdsl.training.agreement import RankAgreement
 from archdsl.training.data import Source
+from archdsl.training.evaluator import Kind, accuracy_of, combined
 
 _BOOTSTRAP = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from archdsl.study.trainer_main import main; main()"
@@ -41,7 +41,12 @@ class Trainers:
 
     data: as the user wrote it; recipe: how; results: file of finished runs, which are not done again
     threads: CPU threads of each process; by default the cores are shared out
+    device: `cpu`, `cuda`, or `auto`, which takes GPUs where there are some, another one for each process
     """
+
+    name: str = "train"
+    kind: Kind = "train"
+    agreement: RankAgreement | None = None
 
     def __init__(
         self,
@@ -51,34 +56,32 @@ class Trainers:
         results: Path,
         num_seeds: int = 1,
         threads: int | None = None,
+        device: str = "auto",
         report: Report | None = None,
     ):
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         at_once = min(num_seeds, max(1, cores // (threads or 1)))
         self.data, self.recipe, self.results, self.num_seeds, self.report = data, recipe, results, num_seeds, report
+        self.device = device
         self.threads = threads or max(1, cores // at_once)
         self.source: Source = parse_source(data)
-        self._children = [_Child(self.threads) for _ in range(at_once)]
-        self._combine: TrainEvaluator[Spec] = TrainEvaluator(
-            self.source,
-            recipe,
-            build=_not_here,
-            identify=compiler.identity,
-            num_seeds=num_seeds,
-            results=JsonLines(results),
-        )
+        self._children = [_Child(self.threads, number) for number in range(at_once)]
 
     def __call__(self, spec: Spec, *, seed: int = 0) -> Accuracy:
         """Raises TrainingError: whatever the training says, or `crash` or `out-of-memory` for the process itself."""
-        jobs = [self._job(spec, seed + index) for index in range(self.num_seeds)]
+        return self.advance(spec, seed=seed, to_epoch=self.recipe.epochs)
+
+    def advance(self, spec: Spec, *, seed: int = 0, to_epoch: int) -> Accuracy:
+        """Train as far as `to_epoch`, from where an earlier call ended. Errors: as a call, and TrainEvaluator's"""
+        jobs = [{**self._job(spec, seed + index), "to_epoch": to_epoch} for index in range(self.num_seeds)]
         idle = list(self._children)
         lock = threading.Lock()
 
-        def run(job: dict[str, Any]) -> int:
+        def run(job: dict[str, Any]) -> Accuracy:
             with lock:
                 child = idle.pop()
             try:
-                return child.train(job, self.report)
+                return accuracy_of(child.train(job, self.report))
             finally:
                 with lock:
                     idle.append(child)
@@ -86,13 +89,18 @@ class Trainers:
         pool = ThreadPoolExecutor(len(self._children), thread_name_prefix="archdsl-training")
         try:
             futures = [pool.submit(run, job) for job in jobs]
-            reused = sum(future.result() for future in futures)
+            found = [future.result() for future in futures]
         except BaseException:  # one failed, or Ctrl-C: the others train for nothing
             self.close()
             raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-        return replace(self._combine(spec, seed=seed), reused=reused)
+        return combined(found)
+
+    def discard(self, spec: Spec, *, seed: int = 0) -> None:
+        """This network will not be trained on: the kept states of its runs may go."""
+        for index in range(self.num_seeds):
+            self._children[0].train({**self._job(spec, seed + index), "discard": True}, None)
 
     def close(self) -> None:
         """End the processes. The next call starts new ones."""
@@ -105,6 +113,8 @@ class Trainers:
             "data": self.data,
             "recipe": self.recipe.model_dump(),
             "results": str(self.results.absolute()),
+            "checkpoints": str(self.results.absolute().with_name("checkpoints")),
+            "device": self.device,
             "seed": seed,
             "threads": self.threads,
         }
@@ -113,17 +123,17 @@ class Trainers:
 class _Child:
     """One process, started with its first job."""
 
-    def __init__(self, threads: int):
-        self._threads = threads
+    def __init__(self, threads: int, number: int):
+        self._threads, self._number = threads, number
         self._process: subprocess.Popen[str] | None = None
 
-    def train(self, job: Mapping[str, Any], report: Report | None) -> int:
-        """Train one network with one seed. -> how many of its runs were known already, 0 or 1"""
+    def train(self, job: Mapping[str, Any], report: Report | None) -> dict[str, Any]:
+        """Train one network with one seed, or do what else the job says. -> the accuracy, as JSON"""
         process = self._running()
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            process.stdin.write(json.dumps(job) + "\n")
+            process.stdin.write(json.dumps({**job, "number": self._number}) + "\n")
             process.stdin.flush()
         except OSError:
             raise self._death(process) from None
@@ -135,7 +145,7 @@ class _Child:
             elif "problems" in answer:
                 raise TrainingError([_problem(data) for data in answer["problems"]])
             else:
-                return int(answer["reused"])
+                return dict(answer["accuracy"])
         raise self._death(process)
 
     def kill(self) -> None:
@@ -164,12 +174,6 @@ class _Child:
             return TrainingError(Problem(Place("training"), "out-of-memory", message))
         name = signal.Signals(-code).name if -code in signal.Signals._value2member_map_ else f"exit code {code}"
         return TrainingError(Problem(Place("training"), "crash", f"the training process died ({name})"))
-
-
-def _not_here(spec: Spec, *, seed: int) -> NoReturn:
-    """In place of building: when the children are done, every run is in the store."""
-    message = f"the result of training {spec.name} with seed {seed} was lost"
-    raise TrainingError(Problem(Place("training"), "crash", message, "is the disk full?"))
 
 
 def _problem(data: Mapping[str, Any]) -> Problem:

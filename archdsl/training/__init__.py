@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from archdsl.training.data import SOURCES, Data, Source, parse_source
 from archdsl.training.evaluator import Accuracy, Evaluator, TrainEvaluator
-from archdsl.training.recipe import RECIPES, Recipe, parse_recipe
+from archdsl.training.outcome import Epoch, Outcome
+from archdsl.training.recipe import Recipe, parse_recipe
 from archdsl.training.results import JsonLines, ResultStore
 
 if TYPE_CHECKING:
-    from archdsl.training.loop import Epoch, Outcome, Training, train
+    from archdsl.training.loop import Training, train
+    from archdsl.training.recipe import RECIPES
 
-_NEED_TORCH = ("Epoch", "Outcome", "Training", "train")
+_NEED_TORCH = ("Training", "train")
 
 __all__ = [
     "RECIPES",
@@ -42,4 +44,8 @@ def __getattr__(name: str) -> Any:
         from archdsl.training import loop
 
         return getattr(loop, name)
+    if name == "RECIPES":
+        from archdsl.training import recipe
+
+        return recipe.RECIPES
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

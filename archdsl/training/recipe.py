@@ -1,26 +1,48 @@
-"""How a network is trained, as plain fields: a few named recipes, and what a user changes in them."""
+"""How a network is trained, as plain fields: shipped recipes, files of one's own, and what a user changes in them."""
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from archdsl.errors import Place, Problem, SpecError, at_argument
-from archdsl.training.fields import read_fields, unknown_name
+from archdsl.errors import Place, at_argument
+from archdsl.spec.explain import Complaints
+from archdsl.spec.files import (
+    Budget,
+    Home,
+    home_of,
+    is_name,
+    open_given,
+    open_named,
+    shipped_names,
+)
+from archdsl.spec.limits import MAX_EXTENDS
+from archdsl.spec.merge import open_reference
+from archdsl.spec.node import Mark, Node, Source, fail, node_of
+from archdsl.spec.read import read_model
+from archdsl.spec.render import shown
+from archdsl.spec.yaml_text import parse
 
 Part = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+Optimizer = Literal["adamw", "nadamw", "adan", "lamb", "lion", "sgd"]
+Amp = Literal["auto", "off", "bf16", "fp16"]
 
 
 class Recipe(BaseModel):
-    """Optimiser, schedule and length of a training run. The seed is not in it: it belongs to the run.
+    """Optimiser, schedule, augmentation and length of a training run. The seed is not in it: it belongs to the run.
 
     init: `built` starts from the weights that the network was built with; `fan_in` draws them anew from the run's seed
     at a scale that suits narrow networks (see training/initial.py).
     Weight decay is never applied to norms, biases, relative position tables and position embeddings. The learning rate
     at each step is `lr * lr_factor(step, …)`.
+    What is augmented, mixed, averaged or optimised by anything but AdamW is done by timm, which is needed only then.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
@@ -30,10 +52,13 @@ class Recipe(BaseModel):
         default="built", description="first weights: the network's own, or drawn anew"
     )
     epochs: int = Field(ge=1, le=100_000, description="passes through the training set")
-    batch: int = Field(ge=1, le=1_000_000, description="images a step")
-    optimizer: Literal["adamw"] = "adamw"
+    batch: int = Field(ge=1, le=1_000_000, description="images a step, over all processes and micro-batches")
+    optimizer: Optimizer = Field(default="adamw", description="torch's AdamW, or one of timm's")
     lr: float = Field(gt=0, le=100, description="highest learning rate")
-    betas: tuple[Part, Part] = Field(default=(0.9, 0.999), strict=False, description="AdamW's decay of its two moments")
+    betas: tuple[Part, Part] = Field(
+        default=(0.9, 0.999), strict=False, description="decay of AdamW's and NAdamW's two moments"
+    )
+    momentum: Part = Field(default=0.9, description="of `sgd`")
     weight_decay: float = Field(default=0.05, ge=0, le=100)
     schedule: Literal["one_cycle", "cosine"] = "cosine"
     warmup: float = Field(default=0.1, ge=0, lt=1, description="part of all steps in which the learning rate rises")
@@ -42,62 +67,106 @@ class Recipe(BaseModel):
     clip_grad: float | None = Field(
         default=None, gt=0, description="largest norm of all gradients together; null: no limit"
     )
+    drop_path: Part | None = Field(
+        default=None,
+        description="stochastic depth of the last block, rising linearly from 0 in the first; null: as the spec says",
+    )
+    mixup: float = Field(default=0.0, ge=0, le=100, description="alpha of mixup; 0: none")
+    cutmix: float = Field(default=0.0, ge=0, le=100, description="alpha of CutMix; 0: none")
+    mix_prob: Share = Field(default=1.0, description="part of the batches that is mixed")
+    mix_switch: Share = Field(default=0.5, description="part of the mixed batches that gets CutMix, where both are on")
+    auto_augment: str | None = Field(
+        default=None,
+        pattern=r"^(rand|augmix|originalr?|v0r?|3a)(-[A-Za-z0-9.]+)*$",
+        max_length=100,
+        description="timm's name of an automatic augmentation, e.g. rand-m9-mstd0.5-inc1",
+    )
+    color_jitter: float = Field(
+        default=0.0, ge=0, le=1, description="of brightness, contrast and saturation; none beside auto_augment"
+    )
+    random_erasing: Share = Field(default=0.0, description="part of the images in which a box is replaced by noise")
+    ema_decay: Part | None = Field(
+        default=None, description="decay of the moving average of the weights, which is then what is judged and kept"
+    )
+    ema_warmup: bool = Field(default=False, description="let that decay rise to its value, 1 - (1 + step)^(-2/3)")
+    amp: Amp = Field(
+        default="auto", description="number format of the forward pass; auto: bf16 on CUDA, off (float32) on a CPU"
+    )
+    sync_batchnorm: bool = Field(default=False, description="batch norms take statistics over all processes")
+
+    @property
+    def mixes(self) -> bool:
+        """Whether batches are mixed: then labels are no longer single classes."""
+        return (self.mixup > 0 or self.cutmix > 0) and self.mix_prob > 0
+
+    @property
+    def augments(self) -> bool:
+        """Whether single images are changed beyond cutting and flipping them."""
+        return self.auto_augment is not None or self.color_jitter > 0 or self.random_erasing > 0
+
+    @property
+    def needs_timm(self) -> list[str]:
+        """The fields for which timm is needed."""
+        needed = {
+            "mixup": self.mixup > 0 and self.mixes,
+            "cutmix": self.cutmix > 0 and self.mixes,
+            "auto_augment": self.auto_augment is not None,
+            "color_jitter": self.color_jitter > 0,
+            "random_erasing": self.random_erasing > 0,
+            "ema_decay": self.ema_decay is not None,
+            "optimizer": self.optimizer != "adamw",
+        }
+        return [name for name, is_needed in needed.items() if is_needed]
 
     def key(self) -> str:
         """The fields that decide the result, as one line. Part of a result's cache key."""
         return " ".join(f"{name}={value}" for name, value in sorted(self.model_dump(exclude={"name"}).items()))
 
 
-RECIPES: dict[str, Recipe] = {
-    recipe.name: recipe
-    for recipe in (
-        # Micro networks on the synthetic data: seconds on a CPU. Found by experiment.
-        Recipe(
-            name="quick",
-            init="fan_in",
-            epochs=2,
-            batch=32,
-            lr=4e-3,
-            schedule="one_cycle",
-            warmup=0.2,
-            clip_grad=1.0,
-        ),
-        # The optimiser and schedule of Swin (https://arxiv.org/abs/2103.14030, A2.1, and its released config) without
-        # its augmentation: no RandAugment, mixup, cutmix or random erasing, so expect to overfit earlier than it did.
-        Recipe(
-            name="swin",
-            epochs=300,
-            batch=1024,
-            lr=1e-3,
-            weight_decay=0.05,
-            schedule="cosine",
-            warmup=20 / 300,
-            final_lr=0.01,
-            label_smoothing=0.1,
-            clip_grad=5.0,
-        ),
-    )
-}
+if TYPE_CHECKING:
+    RECIPES: Mapping[str, Recipe]
+    """The recipes that come with archdsl, by name."""
+
+
+def __getattr__(name: str) -> Any:
+    if name == "RECIPES":
+        return {stem: _shipped(stem) for stem in shipped_names("recipes")}
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+@cache
+def _shipped(name: str) -> Recipe:
+    return parse_recipe(name)
 
 
 def parse_recipe(value: str | Mapping[str, Any] | Recipe, place: Place | None = None, **changes: Any) -> Recipe:
-    """A recipe from its name, or from a mapping of fields, which may say `extends: name` and then only what differs.
+    """A recipe from its name, from a YAML file by path, or from a mapping of fields.
 
-    changes: fields that win over both (`epochs=5`); None means not given
-    Raises SpecError: unknown-name, unknown-key, missing-key, wrong-type, out-of-range.
+    Files and mappings may say `extends: name` (or, in files, a relative path) and then only what differs.
+
+    place: where the user wrote `value`: what is wrong in a mapping is said there, and a path in a file is relative to
+    that file. changes: fields that win over all else (`epochs=5`); None means not given
+    Raises SpecError with every problem, each where it was written: unknown-name, unknown-key, missing-key, wrong-type,
+    wrong-value, out-of-range, and what reading YAML raises.
     """
     place = place or at_argument("--recipe", str(value))
     if isinstance(value, Recipe):
-        fields: dict[str, Any] = value.model_dump()
+        tree = node_of(value.model_dump(), _mark(place))
     elif isinstance(value, str):
-        fields = _named(value, place).model_dump()
+        tree = _of_file(value, place)
     else:
-        fields = dict(value)
-        base = fields.pop("extends", None)
-        if base is not None and not isinstance(base, str):
-            raise SpecError(Problem(place, "wrong-type", f"`extends` names a recipe, but got {base!r}", path="extends"))
-        fields = {**(_named(base, place).model_dump(exclude={"name"}) if base else {}), **fields}
-    return read_fields(Recipe, {**fields, **{k: v for k, v in changes.items() if v is not None}}, place)
+        tree = _composed(node_of(dict(value), _mark(place)), Home(place.file), Budget())
+    given = {key: item for key, item in changes.items() if item is not None}
+    for key, item in given.items():
+        spot = _mark(at_argument(f"--{key}", str(item)))
+        tree = _with(tree, key, node_of(item, spot), spot)
+    complaints = Complaints()
+    recipe = read_model(Recipe, tree, complaints, (), "a recipe")
+    error = complaints.error(tree.mark.source.file)
+    if error is not None:
+        raise error
+    assert isinstance(recipe, Recipe)
+    return recipe
 
 
 def lr_factor(step: int, steps: int, recipe: Recipe) -> float:
@@ -119,7 +188,54 @@ def _half_cosine(start: float, end: float, part: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * part)) / 2
 
 
-def _named(name: str, place: Place) -> Recipe:
-    if name not in RECIPES:
-        raise unknown_name("recipe", name, list(RECIPES), place)
-    return RECIPES[name]
+def _of_file(text: str, place: Place) -> Node:
+    """A shipped recipe or a file: one that a file names must lie in that file's project."""
+    budget, home = Budget(), home_of(place.file)
+    reference = Node(text, _mark(place))
+    if home is not None:
+        data, found = open_reference(reference, "recipe", "recipes", home, budget)
+    elif is_name(text) and not os.path.isfile(text):
+        data, found = open_named(text, "recipes", reference.mark, budget)
+    else:
+        data, found = open_given(text, "recipes", budget)
+    tree = _composed(parse(data, found.shown), found, budget)
+    if tree.get("name") is None:
+        stem = os.path.splitext(os.path.basename(found.shown))[0]
+        tree = _with(tree, "name", Node(stem, tree.mark), tree.mark)
+    return tree
+
+
+def _composed(tree: Node, home: Home, budget: Budget, chain: tuple[Home, ...] = ()) -> Node:
+    """A recipe with what it extends under it; `extends` and the name of what it extends are gone."""
+    if not tree.is_map:
+        raise fail(tree.mark, "wrong-type", f"a recipe is a mapping, but got {shown(tree.plain())}")
+    reference = tree.get("extends")
+    if reference is None:
+        return tree
+    chain = (*chain, home)
+    if len(chain) > MAX_EXTENDS:
+        raise fail(reference.mark, "limit", f"at most {MAX_EXTENDS} recipes may extend one another", path="extends")
+    if not isinstance(reference.value, str):
+        message = f"`extends` names a recipe, but got {shown(reference.plain())}"
+        raise fail(reference.mark, "wrong-type", message, path="extends")
+    data, below = open_reference(reference, "extends", "recipes", home, budget)
+    if any(step.identity is not None and step.identity == below.identity for step in chain):
+        names = " -> ".join(step.shown for step in (*chain, below))
+        raise fail(reference.mark, "extends", f"the recipe extends itself: {names}", path="extends")
+    base = _composed(parse(data, below.shown), below, budget, chain)
+    items = {key: item for key, item in base.value.items() if key != "name"}
+    keys = dict(base.keys or {})
+    for key, item in tree.value.items():
+        if key != "extends":
+            items[key], keys[key] = item, tree.key_mark(key)
+    return Node.mapping(items, keys, tree.mark)
+
+
+def _with(tree: Node, key: str, value: Node, mark: Mark) -> Node:
+    return Node.mapping({**tree.value, key: value}, {**(tree.keys or {}), key: mark}, tree.mark)
+
+
+def _mark(place: Place) -> Mark:
+    """A place that something came from, as the mark of nodes made of it."""
+    source = Source(place.file, () if place.text is None else (place.text,), place.line)
+    return source.mark(0, place.column - 1, place.width)

@@ -39,12 +39,15 @@ def serialize(model: ir.Model) -> bytes:
     return b"".join(_chunks(model, {}))
 
 
-def write(model: ir.Model, path: str | os.PathLike[str], *, external_bytes: int = EXTERNAL_BYTES) -> Path:
+def write(
+    model: ir.Model, path: str | os.PathLike[str], *, external_bytes: int = EXTERNAL_BYTES, synced: bool = True
+) -> Path:
     """Write the model to `path`, whole or not at all: a crash leaves what was there before.
 
     A model larger than `external_bytes` keeps its tensors in `<name>.<digest>.data` beside it; the data file of a model
     that is replaced is removed.
 
+    synced: as `write_with`
     Errors: ArchError (`cannot-write`) when the file system refuses
     """
     target = Path(os.path.realpath(path))
@@ -53,7 +56,7 @@ def write(model: ir.Model, path: str | os.PathLike[str], *, external_bytes: int 
     if sum(tensor.nbytes for tensor in tensors.values()) > external_bytes:
         large = {name: tensor for name, tensor in tensors.items() if tensor.nbytes > INLINE_BYTES}
         external = _save_data(target, large)
-    write_with(target, lambda file: file.writelines(_chunks(model, external)))
+    write_with(target, lambda file: file.writelines(_chunks(model, external)), synced=synced)
     _remove_old_data(target, keep={location for location, _, _ in external.values()})
     return Path(path)
 

@@ -111,9 +111,11 @@ def save(
     seed: int = 0,
     dialect: Dialect = PLAIN,
     metadata: Mapping[str, str] | None = None,
+    synced: bool = True,
 ) -> None:
-    """`emit` the network and write it to `path`, whole or not at all (see `onnx_file.write`)."""
-    write(emit(graph, weights, opset=opset, batch=batch, seed=seed, dialect=dialect, metadata=metadata), path)
+    """`emit` the network and write it to `path`, whole or not at all (see `file.write`)."""
+    model = emit(graph, weights, opset=opset, batch=batch, seed=seed, dialect=dialect, metadata=metadata)
+    write(model, path, synced=synced)
 
 
 def _emit_node(e: Emission, node: Node, inputs: list[Operand]) -> Operand:

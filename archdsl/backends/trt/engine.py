@@ -23,7 +23,8 @@ from archdsl.backends.onnx import file as onnx_file
 from archdsl.backends.onnx import model as onnx_model
 from archdsl.backends.trt.attention import attention_cores, read_model
 from archdsl.backends.trt.build import build_plan
-from archdsl.backends.trt.library import TensorRT, failure, gpu_name, load_tensorrt, make_builder, open_log
+from archdsl.backends.trt.cache import cache_file
+from archdsl.backends.trt.library import TensorRT, failure, gpu_driver, gpu_name, load_tensorrt, make_builder, open_log
 from archdsl.backends.trt.options import Batches, EngineOptions
 from archdsl.backends.trt.report import AttentionCore, Report, report_of
 from archdsl.backends.trt.run import guarded, load_plan
@@ -41,6 +42,8 @@ class Engine:
     """A built engine: the plan, and what it was built with.
 
     tensorrt, gpu: a plan runs on this version and this GPU only, unless it was built compatible
+    driver: NVIDIA's, at the build; None where it could not be told
+    timing_cache_sha256: digest of the timing cache's file after the build, to build from the same timings again
     onnx_sha256: digest of the ONNX model it was built from (of the file without external data, if it has such)
     report: its layers; None when the plan could not be loaded again to look (`notes` says why)
     notes: what TensorRT warned of
@@ -54,6 +57,8 @@ class Engine:
     build_s: float
     report: Report | None = None
     notes: tuple[str, ...] = ()
+    driver: str | None = None
+    timing_cache_sha256: str | None = None
 
     @property
     def digest(self) -> str:
@@ -73,9 +78,11 @@ class Engine:
             "plan_sha256": self.digest,
             "tensorrt": self.tensorrt,
             "gpu": self.gpu,
+            "driver": self.driver,
             "onnx_sha256": self.onnx_sha256,
             "build_s": round(self.build_s, 3),
             "options": self.options.as_json(),
+            "timing_cache_sha256": self.timing_cache_sha256,
             "notes": list(self.notes),
             "report": self.report.as_json() if self.report else None,
         }
@@ -100,6 +107,8 @@ def load_engine(path: str | os.PathLike[str]) -> Engine:
             data["build_s"],
             Report.from_json(data["report"]) if data["report"] else None,
             tuple(data["notes"]),
+            data.get("driver"),
+            data.get("timing_cache_sha256"),
         )
         matches = found.digest == data["plan_sha256"]
     except (OSError, ValueError, TypeError, KeyError) as error:
@@ -180,7 +189,27 @@ def build_engine(
     build_s = time.perf_counter() - start
     report, problem = _report(trt, plan, options, cores)
     notes = (*log.warnings(), *([f"no report: {problem}"] if problem else []))
-    return Engine(plan, trt.__version__, gpu, options, hashlib.sha256(data).hexdigest(), build_s, report, notes)
+    return Engine(
+        plan,
+        trt.__version__,
+        gpu,
+        options,
+        hashlib.sha256(data).hexdigest(),
+        build_s,
+        report,
+        notes,
+        gpu_driver(),
+        _timing_cache_digest(options, trt.__version__, gpu),
+    )
+
+
+def _timing_cache_digest(options: EngineOptions, version: str, gpu: str) -> str | None:
+    if options.timing_cache is None:
+        return None
+    try:
+        return hashlib.sha256(cache_file(options.timing_cache, version, gpu).read_bytes()).hexdigest()
+    except OSError:
+        return None
 
 
 def _opened(model: bytes | Path, attentions: Sequence[AttentionCore] | None) -> tuple[bytes, Sequence[AttentionCore]]:

@@ -178,5 +178,18 @@ def _gpu_by_nvml() -> str | None:
         nvml.nvmlShutdown()
 
 
+def gpu_driver() -> str | None:
+    """The version of NVIDIA's driver; None where NVIDIA's library cannot be asked. Never raises."""
+    with contextlib.suppress(Exception):
+        nvml = import_module("pynvml")
+        nvml.nvmlInit()
+        try:
+            version = nvml.nvmlSystemGetDriverVersion()
+            return version.decode() if isinstance(version, bytes) else str(version)
+        finally:
+            nvml.nvmlShutdown()
+    return None
+
+
 def _line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__

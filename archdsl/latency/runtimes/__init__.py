@@ -9,6 +9,7 @@ from archdsl.latency.runtimes.protocol import Loaded, OpProfile, OpTime, Profila
 RUNTIMES: dict[str, str] = {
     "null": "archdsl.latency.runtimes.null",  # computes a latency from counts, for tests
     "onnxruntime": "archdsl.latency.runtimes.onnx_runtime",  # onnxruntime
+    "onnxruntime-tensorrt": "archdsl.latency.runtimes.onnx_tensorrt",  # onnxruntime-gpu, TensorRT and a GPU
     "openvino": "archdsl.latency.runtimes.openvino_runtime",  # openvino
     "tensorrt": "archdsl.latency.runtimes.tensorrt_engine",  # tensorrt, torch for its buffers, and a GPU
     "torch": "archdsl.latency.runtimes.torch_eager",  # torch

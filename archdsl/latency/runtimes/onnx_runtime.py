@@ -21,18 +21,39 @@ if TYPE_CHECKING:
     from archdsl.latency.target import Target
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+BRING = {
+    "CPUExecutionProvider": "pip install 'archdsl[ort]'",
+    "CUDAExecutionProvider": "pip uninstall onnxruntime && pip install onnxruntime-gpu",
+    "TensorrtExecutionProvider": "pip uninstall onnxruntime && pip install onnxruntime-gpu tensorrt",
+}
+"""What brings a provider that the installed library lacks."""
+
+LEFT_TO_CPU = "fallback to CPU EP has been explicitly disabled"
+"""What the library says when a provider does not take all nodes, and the CPU is not to have the rest."""
 
 
 class Session:
-    """An inference session with one input, on one device. Its threads sleep between runs instead of spinning."""
+    """An inference session with one input, on one device. Its threads sleep between runs instead of spinning.
+
+    provider: what runs all of the network, by default the device's own; settings: of the provider
+    """
 
     known_ms: float | None = None
 
-    def __init__(self, path: str, threads: int, device: str = "cpu"):
-        check_provider(device)
+    def __init__(
+        self,
+        path: str,
+        threads: int,
+        device: str = "cpu",
+        *,
+        provider: str | None = None,
+        settings: Mapping[str, str] | None = None,
+    ):
+        self.provider, self.settings = provider or PROVIDERS[device], dict(settings or {})
+        check_provider(self.provider)
         self.path, self.threads, self.device = path, threads, device
         self.session = self._open()
-        check_providers(device, self.session.get_providers())
+        check_providers(self.provider, self.session.get_providers())
         inputs = self.session.get_inputs()
         if len(inputs) != 1 or inputs[0].type != "tensor(float)":
             got = ", ".join(f"{value.name}: {value.type}" for value in inputs) or "none"
@@ -51,10 +72,23 @@ class Session:
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-        if self.device != "cpu":  # an op that only the CPU has is an error, not a detour
-            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         change(options)
-        return onnxruntime.InferenceSession(self.path, options, providers=[PROVIDERS[self.device]])
+        chosen = [(self.provider, self.settings)]
+        if self.device == "cpu":
+            return onnxruntime.InferenceSession(self.path, options, providers=chosen)
+        # An op that only the CPU has is an error, not a detour; so is a provider that cannot be set up.
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        try:
+            return onnxruntime.InferenceSession(self.path, options, providers=chosen, enable_fallback=0)
+        except Exception as error:
+            if LEFT_TO_CPU not in str(error):
+                raise
+            options.add_session_config_entry("session.disable_cpu_ep_fallback", "0")
+            found = onnxruntime.InferenceSession(self.path, options, providers=chosen, enable_fallback=0)
+            check_providers(self.provider, found.get_providers())
+            message = f"{self.provider} does not run all nodes of the network; the CPU would have had the rest"
+            hint = "a latency on two devices is not one of the GPU's; use another runtime for this network"
+            raise failed("wrong-artefact", message, where="onnxruntime", hint=hint) from error
 
     def outputs(self, x_BX: NDArray[Any]) -> list[NDArray[Any]]:
         found: list[NDArray[Any]] = self.session.run(None, {self.input: x_BX})
@@ -90,25 +124,25 @@ class BoundSession(Session):
         return run
 
 
-def check_provider(device: str) -> None:
-    """Errors: MeasureError (`runtime-missing`) when the installed library was built without the device's provider"""
+def check_provider(provider: str) -> None:
+    """Errors: MeasureError (`runtime-missing`) when the installed library was built without the provider"""
     import onnxruntime
 
-    provider, available = PROVIDERS[device], onnxruntime.get_available_providers()
+    available = onnxruntime.get_available_providers()
     if provider not in available:
         message = f"the installed ONNX Runtime has no {provider}, only {', '.join(available)}"
-        hint = "pip uninstall onnxruntime && pip install onnxruntime-gpu"
-        raise failed("runtime-missing", message, where="onnxruntime", hint=hint)
+        raise failed("runtime-missing", message, where="onnxruntime", hint=BRING[provider])
 
 
-def check_providers(device: str, used: list[str]) -> None:
-    """Errors: MeasureError (`runtime-missing`) when a session does not use the device's provider first
+def check_providers(provider: str, used: list[str]) -> None:
+    """Errors: MeasureError (`runtime-missing`) when a session does not use the provider first
 
     The library itself only warns when a provider cannot be set up, and goes on with the CPU.
     """
-    if used[:1] != [PROVIDERS[device]]:
-        message = f"ONNX Runtime could not set up {PROVIDERS[device]}, and would have used {', '.join(used) or 'none'}"
-        hint = "its CUDA and cuDNN versions must be those onnxruntime-gpu was built for; `nvidia-smi` shows the driver"
+    if used[:1] != [provider]:
+        message = f"ONNX Runtime could not set up {provider}, and would have used {', '.join(used) or 'none'}"
+        needed = "CUDA, cuDNN and TensorRT" if provider.startswith("Tensorrt") else "CUDA and cuDNN"
+        hint = f"its {needed} versions must be those onnxruntime-gpu was built for; `nvidia-smi` shows the driver"
         raise failed("runtime-missing", message, where="onnxruntime", hint=hint)
 
 
@@ -116,6 +150,7 @@ class OnnxRuntime(Runtime):
     name = "onnxruntime"
     kinds: tuple[ArtefactKind, ...] = ("onnx",)
     precisions: Mapping[str, tuple[str, ...]] = {"cpu": ("fp32", "fp16"), "cuda": ("fp32", "fp16", "bf16")}
+    modules = ("onnxruntime",)
 
     def version(self) -> str:
         return library_version(self.name, ("onnxruntime", "onnxruntime-gpu"), bring="pip install 'archdsl[ort]'")
@@ -125,7 +160,7 @@ class OnnxRuntime(Runtime):
 
         if device == "cpu":
             return cpu_name()
-        check_provider(device)
+        check_provider(PROVIDERS[device])
         return gpu_name() or "unknown GPU"
 
     def load(self, artefact: Artefact, target: Target) -> Loaded:

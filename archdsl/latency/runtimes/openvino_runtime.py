@@ -109,6 +109,7 @@ class OpenVino(Runtime):
     kinds: tuple[ArtefactKind, ...] = ("onnx",)
     precisions: Mapping[str, tuple[str, ...]] = {"cpu": tuple(PRECISIONS)}
     typed = False
+    modules = ("openvino",)
 
     def version(self) -> str:
         return library_version(self.name, ("openvino",), bring="pip install 'archdsl[openvino]'")

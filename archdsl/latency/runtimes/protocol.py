@@ -110,6 +110,9 @@ class Runtime(Protocol):
     analytic:   it computes latencies instead of taking them
     typed:      the precision is in the artefact's graph; if not, the artefact is fp32 and `load` asks for the precision
     loading_s:  how long loading and checking one artefact may take
+    modules:    what `load` imports; imported before, so that only what a network takes counts as its memory
+    reloads:    a network can be loaded again in seconds, and is for each sitting of a measurement. Where loading builds
+                or compiles for minutes, one load has to do
     """
 
     name: str
@@ -118,6 +121,8 @@ class Runtime(Protocol):
     analytic: bool = False
     typed: bool = True
     loading_s: float = 120.0
+    modules: tuple[str, ...] = ()
+    reloads: bool = True
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -135,6 +140,10 @@ class Runtime(Protocol):
     def load(self, artefact: Artefact, target: Target) -> Loaded:
         """Make the artefact ready to run. Called in the worker, which turns whatever is raised into a failure."""
         ...
+
+    def load_again(self, loaded: Loaded, artefact: Artefact, target: Target) -> Loaded:
+        """The same elsewhere in memory. `loaded`, which `load` made of `artefact`, is not used after it."""
+        return self.load(artefact, target)
 
 
 def library_version(runtime: str, packages: tuple[str, ...], bring: str) -> str:

@@ -1,7 +1,8 @@
 """A TensorRT engine, built in the worker from an .onnx file that says its precision, run as a CUDA graph.
 
-State: every call of TensorRT here is one that the backend makes too (`archdsl.backends.trt`), and is exercised with a
-stand-in for it. Not yet run on a GPU by us.
+A built engine is kept in the user's cache folder and taken up again where model, options, TensorRT, GPU and driver are
+the same. How the CPU waits for the GPU is said by `archdsl.latency.gpu_wait`. What is timed begins and ends in the
+GPU's memory; the copies from and to the host, which are not timed, go through pinned memory.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from archdsl.backends.trt.run import CudaMemory, Memory, guarded, load_plan, pre
 from archdsl.errors import BackendError
 from archdsl.latency.failure import Reason, failed
 from archdsl.latency.runtimes.protocol import Loaded, Profiler, Runtime
+from archdsl.writing import cache_folder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,14 +52,17 @@ class Buffers(Memory, Protocol):
 
 
 class CudaBuffers(CudaMemory):
-    """Buffers of torch, work recorded as a CUDA graph, the wait by a CUDA event."""
+    """Buffers of torch, work recorded as a CUDA graph, the wait by a CUDA event: as the device's context is told to."""
 
     def put(self, address: int, x: NDArray[Any]) -> None:
-        self._at(address).copy_(self._torch.tensor(x))
+        self._at(address).copy_(self._torch.tensor(x).pin_memory(), non_blocking=True)
         self._torch.cuda.current_stream().synchronize()
 
     def get(self, address: int) -> NDArray[Any]:
-        found: NDArray[Any] = self._at(address).cpu().numpy()
+        buffer = self._at(address)
+        host = self._torch.empty(buffer.shape, dtype=buffer.dtype, pin_memory=True).copy_(buffer, non_blocking=True)
+        self._torch.cuda.current_stream().synchronize()
+        found: NDArray[Any] = host.numpy().copy()
         return found
 
     def recorded(self, queue: Callable[[], None]) -> Callable[[], object]:
@@ -82,11 +87,11 @@ class EngineRun:
     known_ms: float | None = None
 
     def __init__(self, onnx: Path, batch: int, trt: TensorRT, buffers: Buffers):
-        from archdsl.backends.trt.engine import build_engine
+        from archdsl.backends.trt.kept import kept_engine
 
         options = EngineOptions.of({}, batches=(Batches.only(batch),))
         self.buffers = buffers
-        engine = build_engine(onnx, options, trt=trt)
+        engine = kept_engine(onnx, options, cache_folder() / "tensorrt" / "engines", trt=trt)
         self.layers = engine.report.layers if engine.report else ()
         self.loaded = load_plan(trt, engine.plan)
         with guarded("prepared the engine", self.loaded.log):
@@ -124,12 +129,16 @@ class EngineRun:
 
 
 class TensorRt(Runtime):
-    """Engines are built for one batch size, with the timing cache that builds of this user share."""
+    """Engines are built for one batch size, with the timing cache that builds of this user share.
+
+    loading_s: a large network's kernels are tried for minutes where no timing cache knows them yet
+    """
 
     name = "tensorrt"
     kinds: tuple[ArtefactKind, ...] = ("onnx",)
     precisions: Mapping[str, tuple[str, ...]] = {"cuda": ("fp32", "fp16", "bf16")}
     loading_s = 900.0
+    reloads = False  # building an engine takes minutes
 
     def version(self) -> str:
         with as_measured():

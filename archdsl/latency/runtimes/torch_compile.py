@@ -22,9 +22,11 @@ class TorchCompile(Runtime):
     """It generates C++, so it needs a compiler. On one busy core a Swin-T takes minutes to compile."""
 
     name = "torch-compile"
-    kinds: tuple[ArtefactKind, ...] = ("spec",)
+    kinds: tuple[ArtefactKind, ...] = ("spec", "pt2")
     precisions: Mapping[str, tuple[str, ...]] = {"cpu": PRECISIONS, "cuda": PRECISIONS}
     loading_s = 900.0
+    modules = ("torch", "archdsl.latency.runtimes.torch_network")
+    reloads = False  # compiling takes minutes
 
     def version(self) -> str:
         found = library_version(self.name, ("torch",), bring="pip install torch")

@@ -55,8 +55,10 @@ class Replayed:
 
 class TorchCudaGraph(Runtime):
     name = "torch-cudagraph"
-    kinds: tuple[ArtefactKind, ...] = ("spec",)
+    kinds: tuple[ArtefactKind, ...] = ("spec", "pt2")
     precisions: Mapping[str, tuple[str, ...]] = {"cuda": ("fp32", "fp16", "bf16")}
+    modules = ("torch", "archdsl.latency.runtimes.torch_network")
+    reloads = False  # the recorded kernels hold their addresses
 
     def version(self) -> str:
         found = library_version(self.name, ("torch",), bring="pip install torch")

@@ -16,8 +16,9 @@ PRECISIONS = ("fp32", "fp16", "bf16")
 
 class TorchEager(Runtime):
     name = "torch"
-    kinds: tuple[ArtefactKind, ...] = ("spec",)
+    kinds: tuple[ArtefactKind, ...] = ("spec", "pt2")
     precisions: Mapping[str, tuple[str, ...]] = {"cpu": PRECISIONS, "cuda": PRECISIONS}
+    modules = ("torch", "archdsl.latency.runtimes.torch_network")
 
     def version(self) -> str:
         return library_version(self.name, ("torch",), bring="pip install torch")
@@ -31,6 +32,13 @@ class TorchEager(Runtime):
         from archdsl.latency.runtimes.torch_network import EagerNetwork
 
         return EagerNetwork(artefact, target)
+
+    def load_again(self, loaded: Loaded, artefact: Artefact, target: Target) -> Loaded:
+        from archdsl.latency.runtimes.torch_network import EagerNetwork
+
+        assert isinstance(loaded, EagerNetwork)
+        loaded.move()
+        return loaded
 
 
 RUNTIME = TorchEager()

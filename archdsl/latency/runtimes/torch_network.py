@@ -37,6 +37,10 @@ class TorchNetwork:
         self.device = device_of(target.device, target.runtime)
         torch.set_num_threads(target.threads)
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # here fp32 is fp32
+        self.paths: list[str] = []
+        if artefact.kind == "pt2":
+            self.module = _program(str(artefact.path), self.device)
+            return
         network = network_for(loads(artefact.text or "", artefact.name), target, artefact.form)
         self.paths = [node.path for node in network.graph.live()]
         options = {"deploy": True} if artefact.form == "deploy" else {}
@@ -65,8 +69,23 @@ class TorchNetwork:
         return call
 
 
+def _program(path: str, device: torch.device) -> Any:
+    """An exported program as a module, which is in the mode it was exported in."""
+    program = torch.export.load(path)
+    if device.type != "cpu":
+        from torch.export.passes import move_to_device_pass
+
+        program = move_to_device_pass(program, device)
+    return program.module()
+
+
 class EagerNetwork(TorchNetwork):
     """A network whose ops Python calls one after another, so that each can be told apart (on a CPU)."""
+
+    def move(self) -> None:
+        """Copy every parameter and buffer to another place in memory."""
+        for tensor in (*self.module.parameters(), *self.module.buffers()):
+            tensor.data = tensor.data.clone()
 
     def profiler(self, x_BX: NDArray[Any]) -> Profiler:
         from archdsl.latency.runtimes.torch_profile import ModuleProfiler

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 from archdsl.errors import Place, Problem, SpecError, at_argument
 from archdsl.training.fields import read_fields, unknown_name
@@ -18,9 +18,12 @@ from archdsl.training.fields import read_fields, unknown_name
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from archdsl.training.timm_parts import Augmentation
+
 SOURCES = {
     "synthetic": "archdsl.training.data.synthetic:SyntheticPairs",  # generated; nothing on disk
     "imagefolder": "archdsl.training.data.imagefolder:ImageFolder",  # train/<class>/*.jpg, val/<class>/*.jpg
+    "hf": "archdsl.training.data.saved:SavedDataset",  # a folder that Hugging Face's `save_to_disk` wrote
 }
 """Every source by the name it has in YAML and on the command line."""
 
@@ -49,12 +52,27 @@ class Data(Protocol):
         """What these images are, as one line: equal keys mean equal images. Part of a result's cache key."""
         ...
 
-    def train_batches(self, batch: int, *, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Full batches (images [batch, 3, H, W], labels [batch]) in an order that `seed` and `epoch` alone decide."""
+    def train_batches(
+        self, batch: int, *, seed: int, epoch: int, share: tuple[int, int] = (0, 1)
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Full batches (images [batch, 3, H, W], labels [batch]) in an order that `seed` and `epoch` alone decide.
+
+        The images are the caller's to change. share: (rank, num) of several processes: of each batch, only those at
+        `processes.share_of(batch, share)`; it is passed only where there are several
+        """
         ...
 
-    def val_batches(self, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The whole validation set in a fixed order; the last batch may be smaller."""
+    def val_batches(self, batch: int, *, share: tuple[int, int] = (0, 1)) -> Iterator[tuple[Tensor, Tensor]]:
+        """The whole validation set in a fixed order; the last batch may be smaller. share: every num-th image only"""
+        ...
+
+
+@runtime_checkable
+class Augmentable(Protocol):
+    """Data whose single images may be changed in ways that keep their labels."""
+
+    def augmented(self, augmentation: Augmentation) -> Data:
+        """The same data with other training images. Errors: TrainingError when timm does not load"""
         ...
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from archdsl.errors import Problem, TrainingError, at_argument
+from archdsl.training.processes import share_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -116,17 +117,21 @@ class Pairs:
         fields = " ".join(f"{name}={value}" for name, value in sorted(self.source.model_dump().items()))
         return f"{fields} generator={GENERATOR} size={height}x{width}"
 
-    def train_batches(self, batch: int, *, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def train_batches(
+        self, batch: int, *, seed: int, epoch: int, share: tuple[int, int] = (0, 1)
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         import torch
 
         images, labels = self.train
         order = torch.from_numpy(np.random.Generator(np.random.PCG64([seed, epoch])).permutation(len(labels)))
         for start in range(0, len(labels) - batch + 1, batch):
             chosen = order[start : start + batch]
+            if share != (0, 1):
+                chosen = chosen[share_of(batch, share)]
             yield images[chosen], labels[chosen]
 
-    def val_batches(self, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        images, labels = self.val
+    def val_batches(self, batch: int, *, share: tuple[int, int] = (0, 1)) -> Iterator[tuple[Tensor, Tensor]]:
+        images, labels = (whole[share[0] :: share[1]] for whole in self.val)
         for start in range(0, len(labels), batch):
             yield images[start : start + batch], labels[start : start + batch]
 

@@ -1,0 +1,66 @@
+"""`archdsl worker`: one more process at a search that goes on elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import click
+
+from archdsl.cli.output import json_option, print_json, seconds
+
+INTERRUPTED = 130
+_GRACE_S = 10.0
+
+
+@click.command(
+    epilog="Examples: archdsl worker --storage postgresql://me:secret@db/studies · "
+    "srun -n 16 archdsl worker --storage /shared/runs/my_space/study.journal"
+)
+@click.option(
+    "--storage",
+    required=True,
+    envvar="ARCHDSL_STORAGE",
+    metavar="URL",
+    help="Where the study is kept: a journal file, sqlite:///…, postgresql://… [default: $ARCHDSL_STORAGE].",
+)
+@click.option("--study", metavar="NAME", help="Which study; needed where the storage holds several.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for finished trainings [default: runs/NAME].")
+@click.option("--lease", default="60s", metavar="TIME", help="After this long without a sign, others take over.")
+@click.option("--force", is_flag=True, help="Work although versions or the device differ from the study's.")
+@click.option("--tied", is_flag=True, hidden=True, help="End when standard input ends.")
+@json_option
+def worker(
+    storage: str, study: str | None, out: Path | None, lease: str, force: bool, tied: bool, as_json: bool
+) -> int:
+    """Work at a study that `archdsl search` has begun, until its budget is spent.
+
+    The study says what is to be done. Any number may work at one study, on any machines; each network is paid for
+    once. A worker that dies loses nothing but its time: another takes its network.
+    """
+    if tied:
+        threading.Thread(target=_end_with_stdin, daemon=True).start()
+    lease_s = seconds("--lease", lease)
+    from archdsl.report.worker_run import work
+
+    result = work(storage, study, out=out, force=force, lease_s=lease_s, quiet=False)
+    if as_json:
+        print_json(result.as_json())
+    else:
+        lost = f", {len(result.lost)} given to others meanwhile" if result.lost else ""
+        click.echo(f"{result.study}: {len(result.finished)} trials finished here{lost}; ended: {result.reason}")
+    return INTERRUPTED if result.reason == "interrupted" else 0
+
+
+def _end_with_stdin() -> None:
+    """End this process cleanly when who started it is gone; by force when that takes too long."""
+    with contextlib.suppress(OSError):
+        while os.read(0, 1024):  # not `sys.stdin`: its lock, held here, would break the end of the process
+            pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_GRACE_S)
+    os._exit(INTERRUPTED)

@@ -1,0 +1,247 @@
+"""A network's latency without measuring it: from the times of its segments and a few networks measured as a whole.
+
+A predictor answers for one target, quickly and without side effects, so threads may share it. It never guesses: where
+a segment was not measured, or the network is far from all that calibrate it, it raises an error that says what to
+measure.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+from archdsl.compiler import AnySpec, as_spec, compile
+from archdsl.errors import MeasureError
+from archdsl.latency.failure import failed
+from archdsl.latency.predictor_model import BytePrice, RatioModel, Sample, byte_price
+from archdsl.latency.segments import distinct
+from archdsl.latency.target import Target
+from archdsl.latency.timing import Timing, utc_now
+from archdsl.passes.segments import Segment, segments_of
+
+LEVEL = 0.9
+FAR = 2.0
+"""A network whose segments take this many times longer than those of any calibration network, or shorter, is far."""
+FEW_NAMED = 4
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A network as a predictor sees it: which segments, and how often each.
+
+    name: what messages call it; counts: by segment key; segments: one of each key
+    """
+
+    name: str
+    counts: Mapping[str, int]
+    segments: Mapping[str, Segment]
+
+    @classmethod
+    def of(cls, spec: AnySpec) -> Parts:
+        """Errors: SpecError, ShapeError when the spec is none"""
+        spec = as_spec(spec)
+        segments = segments_of(compile(spec))
+        return cls(spec.name, Counter(segment.key for segment in segments), distinct(segments))
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A latency that nobody measured, in milliseconds for one whole batch.
+
+    median_ms:       as likely above as below what a measurement would show
+    low_ms, high_ms: what a measurement would show lies between them with probability `level`
+    num_segments:    different segments of this network; num_priced: those of them priced by their bytes, not measured
+    num_networks:    measured as a whole, from which the predictor learnt
+    left_out_error:  mean relative error on those when each is predicted from the others; None for fewer than two
+    date:            of the prediction
+    """
+
+    median_ms: float
+    low_ms: float
+    high_ms: float
+    level: float
+    target: Target
+    num_segments: int
+    num_priced: int
+    num_networks: int
+    left_out_error: float | None
+    date: str
+
+    def __str__(self) -> str:
+        decimals = _decimals(self.high_ms - self.low_ms)
+        low, high = f"{self.low_ms:.{decimals}f}", f"{self.high_ms:.{decimals}f}"
+        return f"≈ {self.median_ms:.{decimals}f} ms ({low}–{high} predicted)"
+
+    def as_json(self) -> dict[str, Any]:
+        return {**asdict(self), "target": self.target.as_json(), "predicted": True, "shown": str(self)}
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """A network that was measured as a whole: its parts, its median, and how that was taken, where that is known."""
+
+    parts: Parts
+    median_ms: float
+    timing: Timing | None = None
+
+
+class Predictor:
+    """Predicts for one target.
+
+    call_ms:     what calling the runtime takes
+    segments_ms: measured medians by segment key, the call included
+    calibration: networks measured as a whole
+    sizes:       bytes of the measured segments that only move tokens: those not measured are priced by them
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        call_ms: float,
+        segments_ms: Mapping[str, float],
+        calibration: Sequence[Calibrated] = (),
+        *,
+        sizes: Mapping[str, int] | None = None,
+    ):
+        self.target, self.call_ms, self.segments_ms = target, call_ms, dict(segments_ms)
+        self.calibration, self.sizes = tuple(calibration), dict(sizes or {})
+        self.price: BytePrice | None = byte_price(
+            list(self.sizes.values()), [self._beyond_call(key) for key in self.sizes]
+        )
+        samples = [self.sample(one.parts) for one in self.calibration]
+        self.model = RatioModel(samples, [one.median_ms for one in self.calibration])
+        self.date = utc_now()
+
+    def learning(self, more: Sequence[Calibrated]) -> Predictor:
+        """This predictor with more networks to learn from."""
+        return Predictor(self.target, self.call_ms, self.segments_ms, (*self.calibration, *more), sizes=self.sizes)
+
+    def predict(self, network: AnySpec | Parts, target: Target | None = None) -> Prediction:
+        """The latency of a spec (or of its parts, where they are known), with its interval.
+
+        target: to be sure that it is the predictor's
+        Errors: MeasureError: `unknown-segment`, `extrapolation`, `other-target`; what the spec itself raises
+        """
+        if target is not None and target != self.target:
+            message = f"this predictor is for {self.target}, not for {target}"
+            raise failed("other-target", message, where="predictor", hint=f"measure segments on {target}")
+        parts = network if isinstance(network, Parts) else Parts.of(network)
+        sample = self.sample(parts)
+        self._check_near(parts, sample)
+        found = self.model.quantiles(sample, LEVEL)
+        return Prediction(
+            median_ms=found.median,
+            low_ms=found.low,
+            high_ms=found.high,
+            level=LEVEL,
+            target=self.target,
+            num_segments=len(parts.counts),
+            num_priced=len(self._priced(parts)),
+            num_networks=len(self.calibration),
+            left_out_error=self.left_out_error,
+            date=self.date,
+        )
+
+    @cached_property
+    def left_out_error(self) -> float | None:
+        """Mean relative error on the calibration networks, each predicted from the others."""
+        return self.model.left_out_error
+
+    def missing(self, parts: Parts) -> list[Segment]:
+        """The segments without which the network is not predicted."""
+        return [
+            segment
+            for key, segment in parts.segments.items()
+            if key not in self.segments_ms and not (segment.only_moves and self.price)
+        ]
+
+    def next_network(self, candidates: Sequence[Parts]) -> int | None:
+        """Which candidate to measure as a whole next; None when none is left that can be learnt from."""
+        found = self.next_networks(candidates, 1)
+        return found[0] if found else None
+
+    def next_networks(self, candidates: Sequence[Parts], count: int) -> list[int]:
+        """Which `count` candidates to measure next: the shortest and the longest if they lie beyond what the
+        calibration reaches, then those whose measurement lowers the variance of all predictions most."""
+        known = {frozenset(one.parts.counts.items()) for one in self.calibration}
+        free = {
+            i: self.sample(parts)
+            for i, parts in enumerate(candidates)
+            if not self.missing(parts) and frozenset(parts.counts.items()) not in known
+        }
+        names, samples = list(free), list(free.values())
+        ends = self._ends([sample.sum_ms for sample in samples])[:count]
+        chosen = ends + self.model.choose(samples, count - len(ends), given=ends)
+        return [names[i] for i in chosen]
+
+    def sample(self, parts: Parts) -> Sample:
+        """The network as the model sees it. Errors: MeasureError (`unknown-segment`)"""
+        if missing := self.missing(parts):
+            named = ", ".join(segment.name for segment in missing[:FEW_NAMED])
+            more = f" and {len(missing) - FEW_NAMED} more" if len(missing) > FEW_NAMED else ""
+            message = f"{parts.name} has segments that were not measured on {self.target}: {named}{more}"
+            raise failed(
+                "unknown-segment", message, where="predictor", hint="measure them first, or the network itself"
+            )
+        times_ms = {key: count * self._time_of(parts.segments[key]) for key, count in parts.counts.items()}
+        sum_ms = self.call_ms + sum(times_ms.values())
+        shares = {key: ms / sum_ms for key, ms in times_ms.items()}
+        spread = self.price.spread if self.price else 0.0
+        loose = sum((shares[key] * spread) ** 2 for key in self._priced(parts))
+        return Sample(sum_ms, shares, loose)
+
+    def _time_of(self, segment: Segment) -> float:
+        if segment.key in self.segments_ms:
+            return self._beyond_call(segment.key)
+        assert self.price is not None  # else the segment is missing
+        return self.price.ms(segment.num_bytes)
+
+    def _beyond_call(self, key: str) -> float:
+        """What a segment takes among others, where nobody calls it. Short ones may seem to take less than nothing."""
+        return max(0.0, self.segments_ms[key] - self.call_ms)
+
+    def _priced(self, parts: Parts) -> list[str]:
+        return [key for key in parts.counts if key not in self.segments_ms]
+
+    def _check_near(self, parts: Parts, sample: Sample) -> None:
+        if not self.calibration:
+            message = f"no network was measured as a whole on {self.target}, so nothing says how far off a sum is"
+            raise failed("extrapolation", message, where="predictor", hint=f"measure {parts.name} or another network")
+        sums = [one.sum_ms for one in self.model.samples]
+        if not min(sums) / FAR <= sample.sum_ms <= max(sums) * FAR:
+            message = (
+                f"the segments of {parts.name} take {sample.sum_ms:.3g} ms together, those of the networks that "
+                f"calibrate the predictor {min(sums):.3g} to {max(sums):.3g} ms: too far to predict it"
+            )
+            raise failed("extrapolation", message, where="predictor", hint=f"measure {parts.name} as a whole")
+
+    def _ends(self, sums: Sequence[float]) -> list[int]:
+        """Where the largest and the smallest sum stand, if they are more than sqrt(FAR) beyond the calibration."""
+        reach = FAR**0.5
+        if not sums or max(sums) < reach * min(sums):
+            return []
+        known = [one.sum_ms for one in self.model.samples]
+        ends = []
+        if not known or max(sums) > reach * max(known):
+            ends.append(sums.index(max(sums)))
+        if not known or min(sums) * reach < min(known):
+            ends.append(sums.index(min(sums)))
+        return ends
+
+
+def predicted_or_why(predictor: Predictor, network: AnySpec | Parts) -> Prediction | MeasureError:
+    """The prediction, or the error that says why there is none."""
+    try:
+        return predictor.predict(network)
+    except MeasureError as error:
+        return error
+
+
+def _decimals(width_ms: float) -> int:
+    """Decimals that show two digits of the interval's width, between 1 and 4."""
+    from math import floor, log10
+
+    return 4 if width_ms <= 0 else min(4, max(1, 1 - floor(log10(width_ms))))

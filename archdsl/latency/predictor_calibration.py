@@ -1,0 +1,336 @@
+"""Measure what a predictor needs: a call, the segments of networks, and some of the networks as a whole.
+
+What is taken together is taken in turns in one worker, so that a slow minute of the machine meets all of it. Every time
+is gated by the output of fp32 PyTorch, and kept in the timing cache: a second predictor for the same networks measures
+nothing.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+
+from archdsl.compiler import compile, identity
+from archdsl.errors import MeasureError
+from archdsl.ir.graph import Graph
+from archdsl.latency.artefact import Artefact
+from archdsl.latency.cache import TimingCache
+from archdsl.latency.failure import failed
+from archdsl.latency.measurement import compare
+from archdsl.latency.networks import artefact_of, graph_precision
+from archdsl.latency.predictor import Calibrated, Parts, Predictor
+from archdsl.latency.predictor_model import LEAST_MOVES
+from archdsl.latency.runtimes import runtime
+from archdsl.latency.runtimes.null import analytic_ms
+from archdsl.latency.segments import BUILD, CALL_BUILD, call_artefact, expected_of, segment_artefact, the_call
+from archdsl.latency.target import Target
+from archdsl.latency.timing import Timing
+from archdsl.passes.segments import Segment
+from archdsl.spec.model import Spec
+
+Say = Callable[[str], None]
+
+NETWORKS = 8
+"""To learn from; more say little more, and each costs a measurement."""
+MOST_NETWORKS = 24
+"""The most that are learnt from when the cache knows more: then the segments are what is left to doubt."""
+MOST_SEGMENTS = 60
+MOST_MOVES = 12
+"""So many segments that only move tokens are timed, of sizes as different as there are; others are priced by them."""
+MOST_WEIGHT_BYTES = 3 << 30
+"""Weights of what is taken together: a worker holds each about twice."""
+MOST_TOGETHER = 10
+MOST_ATTEMPTS = 3
+"""How often a time is taken when others use our cores meanwhile; the calmest counts."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Something to be timed.
+
+    key, build: what its timing is kept by
+    make: writes its artefact to a folder; drawn: its graph in the train form, for the gate, made when it is needed
+    """
+
+    name: str
+    key: str
+    build: str
+    drawn: Callable[[], Graph]
+    make: Callable[[Path], Artefact]
+
+    @classmethod
+    def call(cls, target: Target) -> Subject:
+        build = f"{CALL_BUILD} {graph_precision(target)}"
+        key = the_call().hash(training=False)
+        return cls("the call", key, build, the_call, lambda folder: call_artefact(target, folder))
+
+    @classmethod
+    def segment(cls, segment: Segment, target: Target) -> Subject:
+        build = f"{BUILD} {graph_precision(target)}"
+        make = partial(segment_artefact, segment, target)
+        return cls(segment.name, segment.key, build, lambda: segment.graph, make)
+
+    @classmethod
+    def network(cls, spec: Spec, target: Target) -> Subject:
+        build = f"deploy {graph_precision(target)}"
+        make = partial(artefact_of, spec, target)
+        return cls(spec.name, identity(spec, training=False), build, lambda: compile(spec), make)
+
+    @cached_property
+    def graph(self) -> Graph:
+        return self.drawn()
+
+    @property
+    def weight_bytes(self) -> int:
+        return 4 * self.graph.cost().params
+
+    def known(self, target: Target, cache: TimingCache | None) -> Timing | None:
+        """Its timing from the cache, without making its artefact."""
+        if cache is None:
+            return None
+        label = Artefact("null", self.key, (1,), name=self.name, build=self.build)
+        return cache.get(label, target.fingerprint())
+
+
+@dataclass(frozen=True)
+class Taken:
+    """Timings in the order of the subjects, and how many of them were taken now."""
+
+    timings: tuple[Timing, ...]
+    num_measured: int
+
+
+def check_can_segment(target: Target) -> None:
+    """Errors: MeasureError for a runtime that takes only specs, or that is not installed"""
+    chosen = runtime(target.runtime)
+    if not target.is_analytic and "onnx" not in chosen.kinds:
+        message = f"{target.runtime} is given whole specs, so parts of a network cannot be timed on it"
+        hint = "predict for a runtime that takes ONNX, such as onnxruntime"
+        raise failed("wrong-artefact", message, where=target.runtime, hint=hint)
+    target.fingerprint()
+
+
+def take(
+    subjects: Sequence[Subject],
+    target: Target,
+    *,
+    cache: TimingCache | None = None,
+    budget_s: float = 2.0,
+    most_together: int = MOST_TOGETHER,
+    say: Say = lambda message: None,
+) -> Taken:
+    """The timing of each subject: from the cache, or taken now, in turns with others.
+
+    budget_s: seconds of timed runs of each; most_together: subjects in one worker at a time
+    Errors: MeasureError when one cannot be timed or answers differently from PyTorch
+    """
+    found: dict[int, Timing] = {}
+    for i, subject in enumerate(subjects):
+        timing = subject.known(target, cache)
+        if timing is not None:
+            found[i] = timing
+    missing = [i for i in range(len(subjects)) if i not in found]
+    for group in _groups(missing, subjects, most_together):
+        say(f"timing {len(group)} on {target}: {subjects[group[0]].name} … {subjects[group[-1]].name}")
+        chosen = [subjects[i] for i in group]
+        timings = take_together(chosen, target, cache=cache, budget_s=budget_s, attempts=MOST_ATTEMPTS)
+        found |= dict(zip(group, timings, strict=True))
+    return Taken(tuple(found[i] for i in range(len(subjects))), len(missing))
+
+
+def take_together(
+    subjects: Sequence[Subject],
+    target: Target,
+    *,
+    cache: TimingCache | None = None,
+    budget_s: float,
+    attempts: int = 1,
+) -> tuple[Timing, ...]:
+    """Time all subjects now, in turns in one worker; `cache` keeps the timings.
+
+    attempts: how often at most while others use our cores; the calmest one counts
+    """
+    with tempfile.TemporaryDirectory(prefix="archdsl-predict-") as folder:
+        artefacts = [subject.make(Path(folder)) for subject in subjects]
+        gated = not target.is_analytic
+        references = [expected_of(subject.graph, target.precision) for subject in subjects] if gated else None
+        best = compare(artefacts, target, references=references, cache=cache, budget_s=budget_s).timings
+        for _ in range(attempts - 1):
+            if not any(timing.contended for timing in best):
+                break
+            again = compare(artefacts, target, budget_s=budget_s).timings
+            if sum(timing.contended for timing in again) < sum(timing.contended for timing in best):
+                best = again
+                for artefact, timing in zip(artefacts, best, strict=True):
+                    if cache is not None:
+                        cache.put(artefact, target.fingerprint(), timing)
+    return best
+
+
+def _groups(missing: Sequence[int], subjects: Sequence[Subject], most: int) -> list[list[int]]:
+    """In order, as many together as `most` and MOST_WEIGHT_BYTES allow; at least one."""
+    groups: list[list[int]] = []
+    weight = 0
+    for i in missing:
+        mine = subjects[i].weight_bytes
+        if not groups or len(groups[-1]) >= most or weight + mine > MOST_WEIGHT_BYTES:
+            groups.append([])
+            weight = 0
+        groups[-1].append(i)
+        weight += mine
+    return groups
+
+
+def choose_segments(candidates: Sequence[Parts], most: int = MOST_SEGMENTS) -> list[Segment]:
+    """Which segments to time when at most `most` may be: those that take most of most candidates.
+
+    How long a segment takes is not known yet, so its share is reckoned from its multiply-adds and bytes. Of segments
+    that only move tokens there are MOST_MOVES, of sizes as different as there are, or fewer where others need the
+    places, but LEAST_MOVES.
+    """
+    share: dict[str, float] = {}
+    segments: dict[str, Segment] = {}
+    for parts in candidates:
+        reckoned = {
+            key: count * analytic_ms(parts.segments[key].cost.macs, parts.segments[key].num_bytes, 1, 1)
+            for key, count in parts.counts.items()
+        }
+        total = sum(reckoned.values())
+        for key, ms in reckoned.items():
+            share[key] = share.get(key, 0.0) + ms / total
+            segments.setdefault(key, parts.segments[key])
+    working = sorted((s for s in segments.values() if not s.only_moves), key=lambda s: -share[s.key])
+    moves = sorted((s for s in segments.values() if s.only_moves), key=lambda s: (s.num_bytes, -share[s.key]))
+    num_moves = min(len(moves), MOST_MOVES, max(LEAST_MOVES, most - len(working)), most)
+    return working[: most - num_moves] + _spread(moves, num_moves)
+
+
+def _spread(moves: Sequence[Segment], count: int) -> list[Segment]:
+    """`count` of them, in turns from each size."""
+    by_size: dict[int, list[Segment]] = {}
+    for segment in moves:
+        by_size.setdefault(segment.num_bytes, []).append(segment)
+    chosen: list[Segment] = []
+    while len(chosen) < count and any(by_size.values()):
+        for each in by_size.values():
+            if each and len(chosen) < count:
+                chosen.append(each.pop(0))
+    return chosen
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A predictor, and what was measured for it or known already.
+
+    segments, networks: how many there are; segments_measured, networks_measured: of them now
+    """
+
+    predictor: Predictor
+    segments: int
+    segments_measured: int
+    networks: int
+    networks_measured: int
+
+
+def segment_predictor(
+    candidates: Sequence[Parts],
+    target: Target,
+    *,
+    cache: TimingCache | None = None,
+    most_segments: int = MOST_SEGMENTS,
+    budget_s: float = 0.5,
+    only_known: bool = False,
+    say: Say = lambda message: None,
+) -> tuple[Predictor, int, int]:
+    """A predictor that knows the segments of the candidates, but no network yet; how many it knows; how many it timed.
+
+    most_segments: to be timed; a call, which every network begins with, is one of them
+    only_known: time nothing; the cache says what is known
+    Errors: MeasureError as `take`; `unknown-segment` when nothing is known and nothing may be timed
+    """
+    check_can_segment(target)
+    chosen = choose_segments(candidates, most_segments - 1)  # the call is one of them
+    subjects = [Subject.call(target), *(Subject.segment(segment, target) for segment in chosen)]
+    if only_known:
+        known = [(segment, subject.known(target, cache)) for segment, subject in zip(chosen, subjects[1:], strict=True)]
+        call = subjects[0].known(target, cache)
+        if call is None:
+            message = f"no segment was ever timed on {target}"
+            raise failed("unknown-segment", message, where="predictor", hint="run `archdsl predict` first")
+        timed = [(segment, timing) for segment, timing in known if timing is not None]
+        num_measured = 0
+    else:
+        taken = take(subjects, target, cache=cache, budget_s=budget_s, most_together=len(subjects), say=say)
+        call, timed = taken.timings[0], list(zip(chosen, taken.timings[1:], strict=True))
+        num_measured = taken.num_measured
+    times_ms = {segment.key: timing.median_ms for segment, timing in timed}
+    sizes = {segment.key: segment.num_bytes for segment, _ in timed if segment.only_moves}
+    return Predictor(target, call.median_ms, times_ms, sizes=sizes), 1 + len(timed), num_measured
+
+
+def calibrate(
+    candidates: Sequence[tuple[Spec, Parts]],
+    target: Target,
+    *,
+    cache: TimingCache | None = None,
+    num_networks: int = NETWORKS,
+    most_segments: int = MOST_SEGMENTS,
+    segment_s: float = 0.5,
+    network_s: float = 2.0,
+    only_known: bool = False,
+    also: Sequence[Spec] = (),
+    say: Say = lambda message: None,
+) -> Calibration:
+    """A predictor for the candidates: their segments are timed, then the networks among them that tell most.
+
+    num_networks: to learn from; candidates whose timing is in the cache are taken first, up to MOST_NETWORKS of them
+    also:         networks to learn from in any case
+    only_known:   time nothing
+    Errors: MeasureError as `take`
+    """
+    all_parts = [parts for _, parts in candidates]
+    predictor, num_segments, num_segments_measured = segment_predictor(
+        all_parts,
+        target,
+        cache=cache,
+        most_segments=most_segments,
+        budget_s=segment_s,
+        only_known=only_known,
+        say=say,
+    )
+    known = [pair for pair in candidates if not predictor.missing(pair[1])]
+    known = _known(known, target, cache)[:MOST_NETWORKS]
+    specs = {identity(spec, training=False): spec for spec, _ in known}
+    if not only_known:
+        specs |= {identity(spec, training=False): spec for spec in also}
+    taken = _learn(list(specs.values()), target, cache, network_s, say)
+    predictor, num_measured = predictor.learning(taken[0]), taken[1]
+    if not only_known and len(specs) < num_networks:
+        more = [candidates[i][0] for i in predictor.next_networks(all_parts, num_networks - len(specs))]
+        taken = _learn(more, target, cache, network_s, say)
+        predictor, num_measured = predictor.learning(taken[0]), num_measured + taken[1]
+    return Calibration(predictor, num_segments, num_segments_measured, len(predictor.calibration), num_measured)
+
+
+def _learn(
+    specs: Sequence[Spec], target: Target, cache: TimingCache | None, budget_s: float, say: Say
+) -> tuple[list[Calibrated], int]:
+    """The networks with their medians, and how many were timed now."""
+    taken = take([Subject.network(spec, target) for spec in specs], target, cache=cache, budget_s=budget_s, say=say)
+    pairs = zip(specs, taken.timings, strict=True)
+    return [Calibrated(Parts.of(spec), timing.median_ms, timing) for spec, timing in pairs], taken.num_measured
+
+
+def _known(
+    candidates: Sequence[tuple[Spec, Parts]], target: Target, cache: TimingCache | None
+) -> list[tuple[Spec, Parts]]:
+    """The candidates whose timing as a whole is in the cache."""
+    if cache is None:
+        return []
+    return [(spec, parts) for spec, parts in candidates if Subject.network(spec, target).known(target, cache)]
+
+
+__all__ = ["Calibration", "MeasureError", "Subject", "Taken", "calibrate", "take", "take_together"]

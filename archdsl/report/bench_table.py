@@ -1,0 +1,60 @@
+"""The networks of a comparison as a table for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from archdsl.report.front_table import count_text, size_text
+
+_LEFT = ("spec", "runtime", "precision", "notes")
+_WHOLE = ("latency", "p95", "memory")
+_HEADS = ("spec", "runtime", "precision", "batch", "latency", "p95", "{ratio}", "images/s", "memory", "MACs", "notes")
+
+
+def bench_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Latency ± 95 %, ratio with its 99 % interval and verdict; notes have a mark, see `footnotes`.
+
+    rows: as `archdsl bench --json` prints its results
+    """
+    table = Table(box=box.SIMPLE)
+    firsts = {row["ratio_to"] for row in rows}
+    head = f"ratio to {firsts.pop()}" if len(firsts) == 1 else "ratio"
+    for name in _HEADS:
+        justify: Literal["left", "right"] = "left" if name in _LEFT else "right"
+        table.add_column(name.format(ratio=head), justify=justify, overflow="fold", no_wrap=name in _WHOLE)
+    marks = {note: mark for mark, note in footnotes(rows).items()}
+    for row in rows:
+        device = row["target"]["device"]
+        cells = [
+            row["spec"],
+            row["target"]["runtime"] + ("" if device == "cpu" else f" on {device}"),
+            row["target"]["precision"],
+            str(row["batch"]),
+            row["shown"].replace(" (contended)", ""),
+            f"{row['p95_ms']:.4g} ms",
+            _ratio(row) + ("" if head != "ratio" else f" than {row['ratio_to']}"),
+            f"{row['images_per_second']:.1f}",
+            size_text(row["peak_memory_bytes"]),
+            count_text(row["macs"]),
+            " ".join(marks[note] for note in row["notes"]),
+        ]
+        table.add_row(*map(Text, cells))
+    return table
+
+
+def footnotes(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Mark -> note, each note once: `[1]`, `[2]`, …"""
+    notes = dict.fromkeys(note for row in rows for note in row["notes"])
+    return {f"[{number}]": note for number, note in enumerate(notes, 1)}
+
+
+def _ratio(row: Mapping[str, Any]) -> str:
+    """`0.52 [0.50, 0.54] faster`; `same` is said where the interval holds 1."""
+    if row["ratio_low"] == row["ratio_high"]:
+        return f"{row['ratio']:.3f} {row['verdict']}"
+    return f"{row['ratio']:.3f} [{row['ratio_low']:.3f}, {row['ratio_high']:.3f}] {row['verdict']}"

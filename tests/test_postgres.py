@@ -1,0 +1,219 @@
+"""A study in PostgreSQL: turns, leases, exact resume, passwords; on a server that the tests start themselves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import optuna
+import pytest
+from fake_study import FakeTraining, fake_campaign
+from postgres import PASSWORD, server, why_not
+from test_campaign import Stop, forget_owner, told
+from test_leases import LONG, Worker
+from test_search_cli import zombie
+
+from archdsl.errors import StudyError
+from archdsl.spec import Spec
+from archdsl.study.leases import Lost
+from archdsl.study.storage import forget_study, open_storage
+from archdsl.study.turns import PostgresTurns, turns_of
+
+pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[str]:
+    with server() as url:
+        yield url
+
+
+@pytest.fixture
+def url(database: str) -> Iterator[str]:
+    yield database
+    storage = open_storage(database)
+    for study in storage.get_all_studies():
+        forget_study(storage, study.study_name)
+
+
+def test_turns_among_clients_come_one_after_the_other(url: str, tmp_path: Path) -> None:
+    counter = tmp_path / "counter"
+    counter.write_text("0")
+    storage = open_storage(url)
+
+    def count() -> None:
+        turns = turns_of(storage, "s")
+        assert isinstance(turns, PostgresTurns)
+        for _ in range(10):
+            with turns.taken():
+                number = int(counter.read_text())
+                time.sleep(0.001)
+                counter.write_text(str(number + 1))
+        turns.close()
+
+    threads = [threading.Thread(target=count) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert counter.read_text() == "60"
+
+
+def test_the_time_of_a_turn_is_the_servers(url: str) -> None:
+    turns = turns_of(open_storage(url), "s")
+    with turns.taken() as now:
+        assert abs(now - time.time()) < 5
+    turns.close()
+
+
+def test_studies_do_not_wait_for_each_other(url: str) -> None:
+    storage = open_storage(url)
+    one, other = turns_of(storage, "one"), turns_of(storage, "other", patience_s=1)
+    with one.taken(), other.taken():
+        pass
+    one.close(), other.close()
+
+
+def test_a_turn_that_does_not_end_is_an_error(url: str) -> None:
+    storage = open_storage(url)
+    turns, other = turns_of(storage, "s"), turns_of(storage, "s", patience_s=0.3)
+    with turns.taken(), pytest.raises(StudyError, match="has not ended its turn"), other.taken():
+        pass
+    with other.taken():
+        pass
+    turns.close(), other.close()
+
+
+def test_a_turn_whose_connection_was_cut_is_taken_anew(url: str) -> None:
+    turns = turns_of(open_storage(url), "s")
+    with turns.taken():
+        pass
+    cut_all_others(url)
+    with turns.taken():
+        pass
+    turns.close()
+
+
+def cut_all_others(url: str) -> None:
+    import psycopg
+
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+
+
+def test_a_trial_has_one_holder_and_the_late_result_is_dropped(url: str) -> None:
+    late, other = Worker(url), Worker(url)
+    lost = late.take()
+    assert other.reap() == []
+    assert other.reap(later_s=LONG) == [0]
+    lost.until -= LONG  # as it would be by then
+    taken = other.take()
+    with pytest.raises(Lost):
+        late.tell(lost, 1.0)
+    other.tell(taken, 2.0)
+    assert [trial.value for trial in late.study.get_trials()] == [2.0]
+
+
+def test_a_study_resumes_exactly(url: str, tmp_path: Path) -> None:
+    calls = 0
+
+    def hook(spec: Spec) -> None:
+        nonlocal calls
+        calls += 1
+        if calls in (3, 5):
+            raise Stop
+
+    whole = fake_campaign(tmp_path, trials=7).run().records
+    for _ in range(2):
+        campaign = fake_campaign(tmp_path, training=FakeTraining(hook), trials=7, storage=url)
+        with pytest.raises(Stop):
+            campaign.run()
+        forget_owner(campaign)
+    assert told(fake_campaign(tmp_path, trials=7, storage=url).run().records) == told(whole)
+
+
+def test_optuna_reads_the_study_with_its_own_tools(url: str, tmp_path: Path) -> None:
+    fake_campaign(tmp_path, trials=2, storage=url).run()
+    study = optuna.load_study(study_name="fake", storage=url.replace("://", "+psycopg://", 1))
+    assert len(study.best_trials) >= 1
+
+
+def test_a_wrong_password_is_not_repeated(url: str) -> None:
+    with pytest.raises(StudyError) as caught:
+        open_storage(url.replace(PASSWORD, "gu3ssed"))
+    assert "gu3ssed" not in caught.value.text()
+    assert "me:***@" in caught.value.text()
+
+
+def test_a_server_that_is_gone_is_an_error_and_not_a_traceback(tmp_path: Path) -> None:
+    with server() as url:
+        training = FakeTraining(lambda spec: stop.close() if len(training.seen) == 2 else None)
+        campaign = fake_campaign(tmp_path, training=training, trials=4, storage=url)
+        stop = Stopper(url)
+        with pytest.raises(StudyError, match="storage failed") as caught:
+            campaign.run()
+        assert PASSWORD not in caught.value.text()
+
+
+class Stopper:
+    """Ends a server from within, as an administrator would."""
+
+    def __init__(self, url: str):
+        self.url = url
+
+    def close(self) -> None:
+        import psycopg
+
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            folder = connection.execute("SHOW data_directory").fetchone()
+            assert folder is not None
+            pid = int(Path(folder[0], "postmaster.pid").read_text().splitlines()[0])
+        os.kill(pid, signal.SIGINT)
+        while Path(f"/proc/{pid}/stat").exists() and not zombie(pid):
+            time.sleep(0.02)
+
+
+WORKER = """
+import os, sys, time
+sys.path.insert(0, sys.argv[2])
+from archdsl.study.events import TrialEnded
+from fake_study import FakeTraining, fake_campaign
+acks = os.open(sys.argv[3], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+def listen(event):
+    if isinstance(event, TrialEnded):
+        os.write(acks, f"{event.record.number} {event.record.values}\\n".encode())
+
+training = FakeTraining(lambda spec: time.sleep(0.02))
+fake_campaign(".", training=training, trials=24, storage=sys.argv[1], listen=listen, joins=True, sampler="random").run()
+"""
+
+
+@pytest.mark.alone
+def test_a_killed_client_loses_nothing_that_it_finished(url: str, tmp_path: Path) -> None:
+    acks = tmp_path / "acks"
+    fake_campaign(tmp_path, trials=24, storage=url, sampler="random").hand_over()
+    command = [sys.executable, "-c", WORKER, url, str(Path(__file__).parent), str(acks)]
+    for _ in range(2):
+        workers = [subprocess.Popen(command) for _ in range(2)]
+        seen = len(acks.read_text().splitlines()) if acks.exists() else 0
+        end = time.monotonic() + 60
+        while not acks.exists() or len(acks.read_text().splitlines()) < seen + 3:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        for worker in workers:
+            os.kill(worker.pid, signal.SIGKILL)
+            worker.wait()
+    records = fake_campaign(tmp_path, trials=24, storage=url, sampler="random").run().records
+    finished = {f"{record.number} {record.values}" for record in records}
+    lines = acks.read_text().splitlines()
+    assert set(lines) <= finished
+    assert len(lines) == len(set(lines))
+    assert [record.number for record in records] == list(range(len(records)))
+    assert sum(not record.cheap for record in records) == 24
