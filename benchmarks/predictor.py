@@ -58,7 +58,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--sample", type=int, default=200, help="networks drawn from the space, to choose among")
     parser.add_argument("--held-out", type=int, default=40)
-    parser.add_argument("--networks", type=int, default=8, help="measured whole, to learn from")
+    parser.add_argument("--networks", type=int, default=11, help="measured whole, to learn from")
     parser.add_argument("--segments", type=int, default=60, help="at most so many, the call included")
     parser.add_argument("--segment-s", type=float, default=0.5, help="seconds of timed runs of each")
     parser.add_argument("--network-s", type=float, default=1.0)

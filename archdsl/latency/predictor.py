@@ -52,7 +52,8 @@ class Prediction:
     """A latency that nobody measured, in milliseconds for one whole batch.
 
     median_ms:       as likely above as below what a measurement would show
-    low_ms, high_ms: what a measurement would show lies between them with probability `level`
+    low_ms, high_ms: what a measurement would show, beside those that were learnt from, lies between them with
+                     probability `level`; how much faster or slower the machine is another day is not in it
     num_segments:    different segments of this network; num_priced: those of them priced by their bytes, not measured
     num_networks:    measured as a whole, from which the predictor learnt
     left_out_error:  mean relative error on those when each is predicted from the others; None for fewer than two
