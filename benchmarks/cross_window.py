@@ -18,7 +18,7 @@ from statistics import mean, stdev
 
 import archdsl
 from archdsl.spec import Spec, load_space
-from archdsl.study.trainers import Trainers
+from archdsl.study.crew.trainers import Trainers
 from archdsl.training import Accuracy, parse_recipe
 from archdsl.training.data.synthetic import SyntheticPairs
 

@@ -39,7 +39,7 @@ from timm_models import timm_model
 
 import archdsl
 from archdsl.backends.parity import parity_of
-from archdsl.latency.intervals import paired_ratio
+from archdsl.latency.clock.intervals import paired_ratio
 from archdsl.latency.stand_in import stand_in_weights
 from archdsl.spec.lower import lower
 

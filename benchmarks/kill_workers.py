@@ -26,7 +26,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from archdsl.study.storage import masked, open_storage
+from archdsl.study.storage.opening import masked, open_storage
 
 SPACE = """
 name: killed

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from archdsl.latency import Target, TimingCache, close_workers
-from archdsl.latency.machine import cpu_name, load_average
+from archdsl.latency.clock.machine import cpu_name, load_average
 from archdsl.report.prediction import Checked, Forecast, check, checked_json, forecast, hold_out, networks_of
 from archdsl.spec import load_space
 

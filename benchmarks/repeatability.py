@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from archdsl.latency import Target, Worker, artefact_of, measure
-from archdsl.latency.machine import pin_to
+from archdsl.latency.clock.machine import pin_to
 from archdsl.spec.load import load
 
 BUSY = "while True: pass"

@@ -32,7 +32,7 @@ from fake_study import FakeTraining, fake_campaign, fake_space
 from archdsl.spec import Space
 from archdsl.study.campaign import Campaign
 from archdsl.study.events import TrialEnded
-from archdsl.study.storage import forget_study, masked, open_storage
+from archdsl.study.storage.opening import forget_study, masked, open_storage
 
 LAST = 200
 HEAD = """| storage | sampler | trials | ours, median ms | ours, p95 ms | asking, median ms |

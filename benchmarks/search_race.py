@@ -33,8 +33,8 @@ import optuna
 
 from archdsl.spec import Space, load_space
 from archdsl.study.objectives import Objective, chosen
-from archdsl.study.parameters import suggest, value_of
-from archdsl.study.proposals import Proposer
+from archdsl.study.proposals.parameters import suggest, value_of
+from archdsl.study.proposals.proposer import Proposer
 from archdsl.study.record import Record
 from archdsl.study.table import Row, Table, TabularAssessor
 

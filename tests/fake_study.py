@@ -14,7 +14,7 @@ from archdsl.study.campaign import Campaign
 from archdsl.study.candidate import Assessor
 from archdsl.study.objectives import chosen
 from archdsl.study.plan import Plan
-from archdsl.study.storage import open_storage
+from archdsl.study.storage.opening import open_storage
 from archdsl.training import Accuracy
 
 SPACE = """

@@ -18,10 +18,10 @@ from test_timing import timing
 
 from archdsl.errors import MeasureError
 from archdsl.latency import RUNTIMES, Artefact, CacheWarning, Reference, Target, TimingCache, Worker, measure
-from archdsl.latency.cache import Filter
-from archdsl.latency.cache_file import MIGRATIONS, SCHEMA, TABLES
-from archdsl.latency.clock import METHOD
-from archdsl.latency.repeatability import Repeat
+from archdsl.latency.cache.file import MIGRATIONS, SCHEMA, TABLES
+from archdsl.latency.cache.timings import Filter
+from archdsl.latency.clock.repeatability import Repeat
+from archdsl.latency.clock.runs import METHOD
 from archdsl.latency.timing import utc_now
 from archdsl.writing import cache_folder
 
@@ -295,7 +295,7 @@ def test_eight_processes_migrate_one_file_once(old):
         import sys, time, warnings
         from pathlib import Path
         from archdsl.latency import TimingCache
-        from archdsl.latency.cache_file import MIGRATIONS
+        from archdsl.latency.cache.file import MIGRATIONS
         MIGRATIONS[1] = (*MIGRATIONS[1], "UPDATE timings SET date = date || '!'")
         folder = Path(sys.argv[1])
         (folder / f"{sys.argv[2]}.ready").touch()
@@ -452,7 +452,7 @@ def test_repeats_are_kept_by_place_in_their_order(cache):
 
 @pytest.mark.usefixtures("no_warnings")
 def test_only_the_latest_repeats_of_a_place_are_kept_and_none_that_is_old(cache, monkeypatch):
-    monkeypatch.setattr("archdsl.latency.cache.MOST_REPEATS", 3)
+    monkeypatch.setattr("archdsl.latency.cache.timings.MOST_REPEATS", 3)
     cache.note(repeat(5.0, place="there"))
     cache.note(repeat(1.0, date="2020-01-01T00:00:00Z"))
     assert cache.repeats("here") == [] and rows(cache.path, "SELECT count(*) FROM repeats") == [(1,)]

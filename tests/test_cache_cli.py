@@ -21,10 +21,10 @@ from test_timing import timing
 from archdsl.cli.main import run
 from archdsl.errors import ArchError
 from archdsl.latency import Artefact, CacheWarning, Target, TimingCache
-from archdsl.latency.cache import CacheError, Filter, Merged
-from archdsl.latency.cache_entry import Entry, checksum_of, key_of
-from archdsl.latency.cache_lines import MAX_LINE_BYTES
-from archdsl.latency.machine import cpu_name
+from archdsl.latency.cache.entry import Entry, checksum_of, key_of
+from archdsl.latency.cache.lines import MAX_LINE_BYTES
+from archdsl.latency.cache.timings import CacheError, Filter, Merged
+from archdsl.latency.clock.machine import cpu_name
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -428,7 +428,7 @@ def test_an_endless_device_and_an_endless_line_are_refused(cache, tmp_path, caps
 
 
 def test_an_import_has_a_limit(cache, line, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("archdsl.latency.cache_lines.MAX_LINES", 3)
+    monkeypatch.setattr("archdsl.latency.cache.lines.MAX_LINES", 3)
     path = tmp_path / "many.jsonl"
     path.write_text(f"{json.dumps(line)}\n" * 4)
     assert refused(capsys, "import", path).startswith(f"{path}:4:1: one import takes at most 3 timings")

@@ -23,10 +23,10 @@ from archdsl.study.candidate import Assessor
 from archdsl.study.events import Began, Event, StepBegan, TrialBegan, TrialEnded
 from archdsl.study.measured import MeasuredLatency
 from archdsl.study.objectives import OBJECTIVES, BadValues, checked, chosen
-from archdsl.study.owner import is_gone, owner
-from archdsl.study.parameters import suggest, value_of
+from archdsl.study.proposals.parameters import suggest, value_of
+from archdsl.study.proposals.samplers import SAMPLERS, settled
 from archdsl.study.record import Record
-from archdsl.study.samplers import SAMPLERS, settled
+from archdsl.study.storage.owner import is_gone, owner
 
 SMALL = SPACE.replace("[2, 4, 8]", "[2]").replace("{range: [1, 3]}", "[2]")
 """Eight settings, each another network."""
@@ -425,7 +425,7 @@ def test_resuming_with_other_settings_is_refused_with_a_diff(
 def test_a_study_that_is_not_ours_is_refused(tmp_path: Path) -> None:
     import optuna
 
-    from archdsl.study.storage import open_storage
+    from archdsl.study.storage.opening import open_storage
 
     storage = open_storage(tmp_path / "study.journal")
     optuna.create_study(study_name="fake", storage=storage, direction="minimize")
@@ -510,7 +510,7 @@ def test_the_first_signal_ends_cleanly(tmp_path: Path, number: signal.Signals) -
 def test_the_second_signal_ends_at_once(tmp_path: Path) -> None:
     code = (
         "import signal, time\n"
-        "from archdsl.study.interrupts import Interrupts\n"
+        "from archdsl.study.crew.interrupts import Interrupts\n"
         "with Interrupts() as interrupts:\n"
         "    print('ready', flush=True)\n"
         "    time.sleep(60)\n"

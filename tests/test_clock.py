@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from archdsl.latency.clock import FEWEST_RUNS, Pace, Readings, interleave, time_callable
-from archdsl.latency.machine import Watch, allowed_cores, busy_seconds, cpu_name, quietest_cores, waiting_seconds
+from archdsl.latency.clock.machine import Watch, allowed_cores, busy_seconds, cpu_name, quietest_cores, waiting_seconds
+from archdsl.latency.clock.runs import FEWEST_RUNS, Pace, Readings, interleave, time_callable
 
 pytestmark = pytest.mark.alone
 

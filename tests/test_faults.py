@@ -35,12 +35,12 @@ from onnx import numpy_helper
 from archdsl.cli.main import run as run_cli
 from archdsl.errors import MeasureError
 from archdsl.latency import REASONS, RUNTIMES, Artefact, CacheWarning, Target, TimingCache, Worker, measure
-from archdsl.latency.attempts import RETRIES
+from archdsl.latency.cache.quarantine import MOST_CRASHES, Crash, Quarantine
 from archdsl.latency.failure import reason_of, spoils_device
 from archdsl.latency.networks import artefact_of
-from archdsl.latency.quarantine import MOST_CRASHES, Crash, Quarantine
 from archdsl.latency.runtimes import runtime
-from archdsl.latency.worker_main import check_reference
+from archdsl.latency.worker.attempts import RETRIES
+from archdsl.latency.worker.main import check_reference
 from archdsl.spec.load import load
 from archdsl.study.measured import reference_of
 
@@ -352,7 +352,7 @@ def test_of_all_tensors_those_that_change_the_answer_are_refused(exported):
 
 
 def as_message(arrays, tolerance):
-    from archdsl.latency.frames import pack_array
+    from archdsl.latency.worker.frames import pack_array
 
     return {**{name: pack_array(array) for name, array in arrays.items()}, "tolerance": tolerance}
 
@@ -624,7 +624,7 @@ def test_four_processes_that_note_and_forgive_crashes_at_once_lose_none(quaranti
         from pathlib import Path
         from archdsl.latency import Artefact
         from archdsl.latency.failure import failed
-        from archdsl.latency.quarantine import Quarantine
+        from archdsl.latency.cache.quarantine import Quarantine
         for i in range(25):
             one, passing = (Artefact("spec", f"{sys.argv[3]}{mark}{i}", (4, 2), text="") for mark in "-+")
             for each in (one, passing):

@@ -10,8 +10,8 @@ import pytest
 from test_timing import readings
 
 from archdsl.latency import Target, Timing
-from archdsl.latency.gpu_state import CHANGING, REASONS, GpuState, GpuStates, gpu_memory_bytes, read_gpu
-from archdsl.latency.verdict import Conditions, contention_of, judged
+from archdsl.latency.clock.gpu_state import CHANGING, REASONS, GpuState, GpuStates, gpu_memory_bytes, read_gpu
+from archdsl.latency.clock.verdict import Conditions, contention_of, judged
 
 
 class NVMLError(Exception):

@@ -6,8 +6,8 @@ import pytest
 
 from archdsl.errors import ArchError, MeasureError
 from archdsl.latency import RUNTIMES, Artefact, Target, Worker, measure
+from archdsl.latency.clock.gpu_wait import FLAGS, VARIABLE, set_gpu_wait
 from archdsl.latency.failure import reason_of
-from archdsl.latency.gpu_wait import FLAGS, VARIABLE, set_gpu_wait
 
 
 class FakeDriver:

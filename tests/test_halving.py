@@ -18,7 +18,7 @@ from archdsl.study.halving import Halving, Stopped, ranked, train
 from archdsl.study.objectives import chosen
 from archdsl.study.plan import Plan
 from archdsl.study.record import Record
-from archdsl.study.storage import open_storage
+from archdsl.study.storage.opening import open_storage
 from archdsl.study.table import Row, Table, TabularAssessor, TabularTraining
 from archdsl.training import Accuracy
 

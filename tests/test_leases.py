@@ -19,10 +19,10 @@ from optuna.trial import TrialState
 
 from archdsl.errors import StudyError
 from archdsl.spec import Spec
-from archdsl.study.leases import LEASE_S, PATIENCE, Lease, Leases, Lost, has_passed
-from archdsl.study.owner import is_here, is_stopped, owner
-from archdsl.study.storage import open_storage
-from archdsl.study.turns import FileTurns, LocalTurns, Turns, turns_of
+from archdsl.study.storage.leases import LEASE_S, PATIENCE, Lease, Leases, Lost, has_passed
+from archdsl.study.storage.opening import open_storage
+from archdsl.study.storage.owner import is_here, is_stopped, owner
+from archdsl.study.storage.turns import FileTurns, LocalTurns, Turns, turns_of
 
 Place = Callable[[], "Worker"]
 
@@ -157,7 +157,7 @@ def test_a_trial_whose_holder_died_while_taking_it_is_put_back_at_once(place: Pl
 
 def test_a_trial_that_many_workers_died_of_is_failed(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     worker, other = place(), place()
-    monkeypatch.setattr("archdsl.study.leases.MOST_PUT_BACK", 2)
+    monkeypatch.setattr("archdsl.study.storage.leases.MOST_PUT_BACK", 2)
     for times in range(3):
         assert worker.states in ([], ["WAITING"]), times
         worker.take()
@@ -196,7 +196,7 @@ def test_a_lease_passes(found: Any, now: float, passed: bool) -> None:
 
 
 def test_a_halted_process_keeps_its_trial_until_its_lease_passes() -> None:
-    child = subprocess.Popen([sys.executable, "-c", "from archdsl.study.owner import owner; import json; "
+    child = subprocess.Popen([sys.executable, "-c", "from archdsl.study.storage.owner import owner; import json; "
                               "print(json.dumps(owner()), flush=True); import time; time.sleep(60)"],
                              stdout=subprocess.PIPE, text=True)  # fmt: skip
     try:
@@ -254,7 +254,7 @@ def test_a_turn_that_does_not_end_is_an_error_that_names_its_holder(tmp_path: Pa
 
 def test_a_turn_ends_with_its_process(tmp_path: Path) -> None:
     code = (
-        "import os, sys; from pathlib import Path; from archdsl.study.turns import FileTurns\n"
+        "import os, sys; from pathlib import Path; from archdsl.study.storage.turns import FileTurns\n"
         "with FileTurns(Path(sys.argv[1])).taken(): os.kill(os.getpid(), 9)"
     )
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path / "turns")]).returncode == -9
@@ -278,7 +278,7 @@ def test_only_what_is_finished_is_flushed_and_once(tmp_path: Path, monkeypatch: 
     worker = Worker(str(tmp_path / "s.journal"))
     flushed = []
     real = os.fsync
-    monkeypatch.setattr("archdsl.study.journal.os.fsync", lambda file: (flushed.append(file), real(file))[1])
+    monkeypatch.setattr("archdsl.study.storage.journal.os.fsync", lambda file: (flushed.append(file), real(file))[1])
     with worker.turns.taken() as now, worker.turns.together():
         lease = worker.leases.take(now)
         lease.trial.suggest_int("x", 0, 99)

@@ -9,8 +9,8 @@ import pytest
 from test_worker import make_onnx
 
 from archdsl.latency import Artefact, Target, Worker, compare, measure
-from archdsl.latency import peak_memory as module
-from archdsl.latency.peak_memory import memory_meter
+from archdsl.latency.clock import peak_memory as module
+from archdsl.latency.clock.peak_memory import memory_meter
 
 MIB = 2**20
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")

@@ -21,9 +21,9 @@ from test_search_cli import zombie
 
 from archdsl.errors import StudyError
 from archdsl.spec import Spec
-from archdsl.study.leases import Lost
-from archdsl.study.storage import forget_study, open_storage
-from archdsl.study.turns import PostgresTurns, turns_of
+from archdsl.study.storage.leases import Lost
+from archdsl.study.storage.opening import forget_study, open_storage
+from archdsl.study.storage.turns import PostgresTurns, turns_of
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 

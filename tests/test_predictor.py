@@ -23,12 +23,12 @@ from archdsl.compiler import compile
 from archdsl.errors import MeasureError
 from archdsl.ir.graph import Graph
 from archdsl.latency import Target, TimingCache, close_workers, compare, measure
-from archdsl.latency import predictor_calibration as calibration
 from archdsl.latency.failure import reason_of
-from archdsl.latency.predictor import Calibrated, Parts, Prediction, Predictor
-from archdsl.latency.predictor_calibration import Subject, calibrate, choose_segments, take
-from archdsl.latency.predictor_model import RatioModel, Sample, byte_price
-from archdsl.latency.segments import expected_of, segment_artefact
+from archdsl.latency.predictor import calibration
+from archdsl.latency.predictor.calibration import Subject, calibrate, choose_segments, take
+from archdsl.latency.predictor.model import RatioModel, Sample, byte_price
+from archdsl.latency.predictor.predictor import Calibrated, Parts, Prediction, Predictor
+from archdsl.latency.predictor.segments import expected_of, segment_artefact
 from archdsl.passes.segments import segments_of
 from archdsl.report.prediction import (
     Network,

@@ -11,9 +11,9 @@ from archdsl.cli.main import run
 from archdsl.errors import MeasureError
 from archdsl.latency import RUNTIMES, Artefact, Target, Worker, artefact_of, network_for, network_of, profile_networks
 from archdsl.latency.failure import reason_of
-from archdsl.latency.op_kinds import KIND_OF, KINDS, Attribution, kinds_of
-from archdsl.latency.op_names import KnownNames
-from archdsl.latency.profile import UNATTRIBUTED, rows_of
+from archdsl.latency.profile.op_kinds import KIND_OF, KINDS, Attribution, kinds_of
+from archdsl.latency.profile.op_names import KnownNames
+from archdsl.latency.profile.shares import UNATTRIBUTED, rows_of
 from archdsl.latency.runtimes import OpProfile, OpTime, Profilable, runtime
 from archdsl.latency.runtimes.onnx_profile import OnnxNode, kernels_by_run, sources_of
 from archdsl.latency.stand_in import stand_in_weights

@@ -18,12 +18,12 @@ from archdsl.compiler import cost, identity
 from archdsl.spec import Space, loads_space
 from archdsl.study.candidate import Foreseen
 from archdsl.study.hypervolume import hypervolume, layers, nondominated, stalled, volumes
-from archdsl.study.improvement import expected_improvement, halton, normal_cdf
 from archdsl.study.objectives import chosen
-from archdsl.study.operators import crossed, mutated, stage_of
-from archdsl.study.proposals import MOST_LISTED, Encoder, Proposer
+from archdsl.study.proposals.improvement import expected_improvement, halton, normal_cdf
+from archdsl.study.proposals.operators import crossed, mutated, stage_of
+from archdsl.study.proposals.proposer import MOST_LISTED, Encoder, Proposer
+from archdsl.study.proposals.surrogate import Surrogate
 from archdsl.study.record import Record
-from archdsl.study.surrogate import Surrogate
 from archdsl.study.table import Row, Table, TabularAssessor
 
 OBJECTIVES = chosen((), ("accuracy", "latency"))

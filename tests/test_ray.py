@@ -13,7 +13,7 @@ from test_workers import CHEAP
 from archdsl.cli.main import run
 from archdsl.errors import StudyError
 from archdsl.report.search_run import search
-from archdsl.study.launch import ray_workers
+from archdsl.study.crew.launch import ray_workers
 
 
 def test_another_launcher_is_refused() -> None:
@@ -51,7 +51,7 @@ def look_on(workers: Any) -> None:
 def test_workers_run_on_both_nodes_and_finish_the_study(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import archdsl.study.launch as launch
+    import archdsl.study.crew.launch as launch
 
     monkeypatch.setenv("ARCHDSL_CACHE_DIR", str(tmp_path / "cache"))
     made: list[Any] = []

@@ -7,8 +7,8 @@ import pytest
 from test_timing import readings, timing
 
 from archdsl.latency import Artefact, Target, TimingCache, Worker, measure
-from archdsl.latency.intervals import PRIOR_FREEDOM, Spread, student_t
-from archdsl.latency.repeatability import (
+from archdsl.latency.clock.intervals import PRIOR_FREEDOM, Spread, student_t
+from archdsl.latency.clock.repeatability import (
     FREE_SD,
     HELD_SD,
     OTHERS_FREEDOM,
@@ -18,7 +18,7 @@ from archdsl.latency.repeatability import (
     spread_of,
     widened,
 )
-from archdsl.latency.verdict import Conditions, judged
+from archdsl.latency.clock.verdict import Conditions, judged
 
 PLACE = "here"
 

@@ -452,7 +452,7 @@ def trt(request):
 
 
 def test_the_layers_of_an_engine_are_told_by_the_nodes_they_compute(trt, tmp_path):
-    from archdsl.latency.profile import Attribution, rows_of
+    from archdsl.latency.profile.shares import Attribution, rows_of
     from archdsl.latency.runtimes.tensorrt_engine import EngineRun
 
     target = Target("tensorrt", device="cuda", batch=BATCH)

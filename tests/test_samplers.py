@@ -9,7 +9,7 @@ import pytest
 
 from archdsl.errors import StudyError
 from archdsl.report.search_run import search
-from archdsl.study.samplers import EHVI, MOST_TRIALS_FOR_EHVI, SAMPLERS, Keyed, given, settled
+from archdsl.study.proposals.samplers import EHVI, MOST_TRIALS_FOR_EHVI, SAMPLERS, Keyed, given, settled
 
 
 def test_auto_is_ours_until_there_are_thousands_of_trials() -> None:

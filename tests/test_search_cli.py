@@ -19,7 +19,7 @@ from archdsl.cli.output import seconds
 from archdsl.errors import ArchError
 from archdsl.report.search_run import search
 from archdsl.spec import load_space, shipped_spaces
-from archdsl.study.samplers import settled
+from archdsl.study.proposals.samplers import settled
 
 TINY = """
 name: tiny

@@ -19,9 +19,9 @@ from optuna.testing.pytest_storages import StorageTestCase
 from optuna.trial import TrialState
 
 from archdsl.errors import StudyError
-from archdsl.study import journal
-from archdsl.study.journal import GuardedJournal
-from archdsl.study.storage import forget_study, masked, open_storage
+from archdsl.study.storage import journal
+from archdsl.study.storage.journal import GuardedJournal
+from archdsl.study.storage.opening import forget_study, masked, open_storage
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -150,7 +150,7 @@ def test_the_lock_of_a_killed_process_is_taken_at_once(tmp_path: Path) -> None:
     path = tmp_path / "study.journal"
     add_trial(study_at(path), 1.0)
     code = (
-        "import os, sys; from archdsl.study.journal import JournalLock; from pathlib import Path;"
+        "import os, sys; from archdsl.study.storage.journal import JournalLock; from pathlib import Path;"
         "JournalLock(Path(sys.argv[1])).acquire(); os.kill(os.getpid(), 9)"
     )
     assert subprocess.run([sys.executable, "-c", code, str(path)]).returncode == -9
@@ -167,7 +167,7 @@ def test_one_process_at_a_time_holds_the_lock(tmp_path: Path) -> None:
     counter = tmp_path / "counter"
     counter.write_text("0")
     code = (
-        "import sys, time; from archdsl.study.journal import JournalLock; from pathlib import Path\n"
+        "import sys, time; from archdsl.study.storage.journal import JournalLock; from pathlib import Path\n"
         "counter, lock = Path(sys.argv[2]), JournalLock(Path(sys.argv[1]))\n"
         "for _ in range(200):\n"
         "    with lock.held():\n"
@@ -267,7 +267,7 @@ def test_a_driver_that_repeats_the_password_is_masked(monkeypatch: pytest.Monkey
     def refuse(*arguments: Any, **more: Any) -> None:
         raise RuntimeError("no login for me with password s3cret")
 
-    monkeypatch.setattr("archdsl.study.storage.RDBStorage", refuse)
+    monkeypatch.setattr("archdsl.study.storage.opening.RDBStorage", refuse)
     with pytest.raises(StudyError, match=r"with password \*\*\*") as caught:
         open_storage("mysql://me:s3cret@host/db")
     assert "s3cret" not in caught.value.text()

@@ -20,7 +20,7 @@ from archdsl.study.campaign import Campaign
 from archdsl.study.halving import Halving
 from archdsl.study.objectives import chosen
 from archdsl.study.plan import Plan
-from archdsl.study.proposals import Proposer
+from archdsl.study.proposals.proposer import Proposer
 from archdsl.study.record import Record
 from archdsl.study.table import Table, TabularAssessor, shipped_tables
 from archdsl.training import JsonLines

@@ -7,10 +7,10 @@ import pytest
 
 from archdsl.errors import Place, SpecError
 from archdsl.latency import Artefact, Target, Timing, compare
-from archdsl.latency.clock import Readings
-from archdsl.latency.intervals import median_interval, paired_ratio, part_medians
-from archdsl.latency.machine import Usage
-from archdsl.latency.verdict import Conditions, contention_of, drift_of, judged, num_outliers
+from archdsl.latency.clock.intervals import median_interval, paired_ratio, part_medians
+from archdsl.latency.clock.machine import Usage
+from archdsl.latency.clock.runs import Readings
+from archdsl.latency.clock.verdict import Conditions, contention_of, drift_of, judged, num_outliers
 
 
 def timing(**changes):

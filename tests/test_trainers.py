@@ -15,7 +15,7 @@ import pytest
 
 from archdsl import build, identity, load
 from archdsl.errors import TrainingError
-from archdsl.study.trainers import Trainers
+from archdsl.study.crew.trainers import Trainers
 from archdsl.training import Recipe, TrainEvaluator, parse_recipe, parse_source
 
 DATA = {"type": "synthetic", "num_train": 128, "num_val": 64}
@@ -98,7 +98,7 @@ def test_children_end_when_their_parent_is_killed() -> None:
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from test_trainers import DATA, SMALL, recipe, processes; from pathlib import Path; from archdsl import load\n"
-        "from archdsl.study.trainers import Trainers; import tempfile, threading\n"
+        "from archdsl.study.crew.trainers import Trainers; import tempfile, threading\n"
         "out = Path(tempfile.mkdtemp()) / 't.jsonl'\n"
         "trainers = Trainers({**DATA, 'num_train': 20_000}, recipe(), results=out)\n"
         "threading.Timer(4.0, lambda: print(*processes(trainers), flush=True)).start()\n"

@@ -18,9 +18,9 @@ import pytest
 from archdsl.errors import ArchError, MeasureError
 from archdsl.latency import RUNTIMES, Artefact, Reference, Target, Worker, compare, measure
 from archdsl.latency.failure import REASONS, reason_of
-from archdsl.latency.frames import Decoder, FrameError, encode, pack_array, unpack_array
 from archdsl.latency.measurement import close_workers, shared_worker
 from archdsl.latency.runtimes.protocol import library_version
+from archdsl.latency.worker.frames import Decoder, FrameError, encode, pack_array, unpack_array
 
 pytestmark = pytest.mark.alone
 

@@ -25,10 +25,10 @@ from archdsl.report.search_job import job_of, space_of
 from archdsl.report.search_run import search
 from archdsl.spec import Spec, load_space
 from archdsl.study.campaign import stop_all
-from archdsl.study.device_turn import device_turn
+from archdsl.study.crew.device_turn import device_turn
+from archdsl.study.crew.workers import LocalWorkers, shared_out
 from archdsl.study.plan import Plan
-from archdsl.study.storage import open_storage
-from archdsl.study.workers import LocalWorkers, shared_out
+from archdsl.study.storage.opening import open_storage
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
@@ -177,7 +177,7 @@ def test_workers_that_die_again_and_again_are_an_error(tmp_path: Path) -> None:
 
 
 def test_stopping_asks_first_and_then_kills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("archdsl.study.workers.STOP_S", 1.0)
+    monkeypatch.setattr("archdsl.study.crew.workers.STOP_S", 1.0)
     code = (
         "import os, signal, sys, time\n"
         "def heard(*_):\n"

@@ -15,8 +15,8 @@ import click
 from archdsl.cli.output import human, json_option, print_json, print_table, words
 from archdsl.errors import ArchError, Problem, at_argument
 from archdsl.latency import RUNTIMES
-from archdsl.latency.cache import SCHEMA, CacheWarning, Entry, Filter, TimingCache
-from archdsl.latency.quarantine import Quarantine, Quarantined
+from archdsl.latency.cache.quarantine import Quarantine, Quarantined
+from archdsl.latency.cache.timings import SCHEMA, CacheWarning, Entry, Filter, TimingCache
 
 F = TypeVar("F", bound=Callable[..., Any])
 

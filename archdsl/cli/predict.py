@@ -76,7 +76,7 @@ def predict(
     interval holds what a measurement would show with probability 0.9. What is measured is kept: a second time nothing
     is. `--check` measures networks that the predictor has not seen, and compares it with multiply-adds and parameters.
     """
-    from archdsl.latency.cache import TimingCache
+    from archdsl.latency.cache.timings import TimingCache
     from archdsl.report.prediction import Network, check, csv_of, differences, forecast, hold_out, networks_of, rows_of
     from archdsl.writing import write_file
 

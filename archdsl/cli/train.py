@@ -70,7 +70,7 @@ def train(
     large as the recipe says. With torchrun, several GPUs or processes share each batch.
     """
     _check_device(device)
-    from archdsl.study.interrupts import Interrupted, Interrupts
+    from archdsl.study.crew.interrupts import Interrupted, Interrupts
     from archdsl.training import parse_recipe
     from archdsl.training.processes import in_environment
     from archdsl.training.run import Plan, train_in_folder

@@ -9,21 +9,21 @@ from functools import partial
 
 from archdsl.errors import MeasureError
 from archdsl.latency.artefact import Artefact, Reference
-from archdsl.latency.attempts import run_job
-from archdsl.latency.cache import TimingCache
-from archdsl.latency.cache_entry import key_of
-from archdsl.latency.clock import Pace, Readings
+from archdsl.latency.cache.entry import key_of
+from archdsl.latency.cache.quarantine import Quarantine
+from archdsl.latency.cache.timings import TimingCache
+from archdsl.latency.clock.gpu_state import GpuStates
+from archdsl.latency.clock.intervals import Ratio, paired_ratio
+from archdsl.latency.clock.repeatability import Repeat, place_of, spread_of, widened
+from archdsl.latency.clock.runs import Pace, Readings
+from archdsl.latency.clock.verdict import Conditions, judged
 from archdsl.latency.failure import failed
-from archdsl.latency.frames import Message, pack_array
-from archdsl.latency.gpu_state import GpuStates
-from archdsl.latency.intervals import Ratio, paired_ratio
-from archdsl.latency.quarantine import Quarantine
-from archdsl.latency.repeatability import Repeat, place_of, spread_of, widened
 from archdsl.latency.runtimes import RUNTIMES, OpProfile, runtime
 from archdsl.latency.target import Target
 from archdsl.latency.timing import Timing
-from archdsl.latency.verdict import Conditions, judged
-from archdsl.latency.worker import Worker
+from archdsl.latency.worker.attempts import run_job
+from archdsl.latency.worker.frames import Message, pack_array
+from archdsl.latency.worker.warm import Worker
 
 MOST_PROFILED = 100
 """The most runs of a profile: profilers keep every op of every run in memory until the end."""

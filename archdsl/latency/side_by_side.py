@@ -9,8 +9,8 @@ from typing import Protocol
 
 from archdsl.errors import ArchError, MeasureError
 from archdsl.latency.artefact import Artefact, Reference
-from archdsl.latency.cache import TimingCache
-from archdsl.latency.intervals import Ratio
+from archdsl.latency.cache.timings import TimingCache
+from archdsl.latency.clock.intervals import Ratio
 from archdsl.latency.measurement import compare, measure
 from archdsl.latency.target import Target
 from archdsl.latency.timing import Timing

@@ -12,8 +12,8 @@ from typing import Any
 
 from archdsl.backends.trt.library import gpu_driver
 from archdsl.errors import Place, Problem, SpecError, at_argument
-from archdsl.latency.clock import METHOD
-from archdsl.latency.gpu_wait import chosen_wait
+from archdsl.latency.clock.gpu_wait import chosen_wait
+from archdsl.latency.clock.runs import METHOD
 from archdsl.latency.runtimes import RUNTIMES, runtime
 
 MOST_BATCH = 65536

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from archdsl.latency.intervals import Spread
+from archdsl.latency.clock.intervals import Spread
 
 NOISY = 0.05
 """An interval that reaches further from the median, as a share of it, is remarked on."""

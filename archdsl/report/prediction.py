@@ -12,9 +12,8 @@ from typing import Any
 
 from archdsl.compiler import SpecCost, cost, identity
 from archdsl.errors import ArchError, MeasureError, Problem, at_argument
-from archdsl.latency.cache import TimingCache
-from archdsl.latency.predictor import Calibrated, Parts, Prediction, predicted_or_why
-from archdsl.latency.predictor_calibration import (
+from archdsl.latency.cache.timings import TimingCache
+from archdsl.latency.predictor.calibration import (
     MOST_TOGETHER,
     MOST_WEIGHT_BYTES,
     Calibration,
@@ -22,6 +21,7 @@ from archdsl.latency.predictor_calibration import (
     calibrate,
     take_together,
 )
+from archdsl.latency.predictor.predictor import Calibrated, Parts, Prediction, predicted_or_why
 from archdsl.latency.target import Target
 from archdsl.latency.timing import Timing
 from archdsl.spec import Space

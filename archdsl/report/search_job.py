@@ -13,8 +13,8 @@ from typing import Any
 from archdsl.report.run_folder import RunFolder
 from archdsl.spec import Space, load_space
 from archdsl.spec.render import to_yaml
+from archdsl.study.crew.workers import LocalWorkers, Workers
 from archdsl.study.plan import Plan
-from archdsl.study.workers import LocalWorkers, Workers
 
 STORAGE_VARIABLE = "ARCHDSL_STORAGE"
 """Where `archdsl worker` finds the storage when its command line does not say; a URL may hold a password."""
@@ -66,7 +66,7 @@ def started_by(
     target = str(folder.journal.absolute()) if storage is None else _absolute(storage)
     arguments = ["worker", "--study", space.name, "--lease", f"{lease_s}s", "--json", "--tied"]
     if launch is not None:
-        from archdsl.study.launch import ray_workers
+        from archdsl.study.crew.launch import ray_workers
 
         devices = {target.device for target in space.objectives.targets}
         needs_gpu = "cuda" in devices

@@ -25,17 +25,17 @@ from archdsl.spec.override import Overrides
 from archdsl.spec.words import did_you_mean, joined
 from archdsl.study.campaign import Campaign
 from archdsl.study.candidate import Assessor
+from archdsl.study.crew.trainers import Trainers
 from archdsl.study.events import StopReason
 from archdsl.study.front import Front, front_of
 from archdsl.study.halving import Halving
-from archdsl.study.leases import LEASE_S
 from archdsl.study.measured import MeasuredLatency
 from archdsl.study.objectives import Objective, chosen, named
 from archdsl.study.plan import Plan
+from archdsl.study.proposals.samplers import settled
 from archdsl.study.record import Record
-from archdsl.study.samplers import settled
-from archdsl.study.storage import forget_study, masked, open_storage
-from archdsl.study.trainers import Trainers
+from archdsl.study.storage.leases import LEASE_S
+from archdsl.study.storage.opening import forget_study, masked, open_storage
 from archdsl.training import Recipe, parse_recipe
 from archdsl.training.data import parse_source
 

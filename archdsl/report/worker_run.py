@@ -18,9 +18,9 @@ from archdsl.spec.words import did_you_mean, joined
 from archdsl.study.campaign import Campaign
 from archdsl.study.candidate import Assessor
 from archdsl.study.events import Event, StopReason, TrialEnded, TrialLost
-from archdsl.study.leases import LEASE_S
 from archdsl.study.plan import Plan
-from archdsl.study.storage import attributes_of, masked, open_storage
+from archdsl.study.storage.leases import LEASE_S
+from archdsl.study.storage.opening import attributes_of, masked, open_storage
 
 
 @dataclass(frozen=True)

@@ -29,21 +29,21 @@ from archdsl.errors import ArchError, Place, Problem, ShapeError, SpecError, Stu
 from archdsl.spec.knobs import Knob
 from archdsl.spec.space import Start
 from archdsl.study.candidate import Assessor, Candidate, Infeasible
+from archdsl.study.crew.interrupts import Interrupted, Interrupts
+from archdsl.study.crew.workers import Workers
 from archdsl.study.events import Began, Ended, Listener, StepBegan, StopReason, TrialBegan, TrialEnded, TrialLost
 from archdsl.study.halving import Stopped
-from archdsl.study.history import History, kept
-from archdsl.study.interrupts import Interrupted, Interrupts
-from archdsl.study.leases import LEASE_S, Lease, Leases, Lost, has_passed
 from archdsl.study.objectives import BadValues, checked
-from archdsl.study.owner import is_here
-from archdsl.study.parameters import suggest, value_of
 from archdsl.study.plan import Plan, refuse_other
-from archdsl.study.proposals import Proposer
+from archdsl.study.proposals.parameters import suggest, value_of
+from archdsl.study.proposals.proposer import Proposer
+from archdsl.study.proposals.samplers import EHVI, Keyed, given
 from archdsl.study.record import PREFIX, Record
-from archdsl.study.samplers import EHVI, Keyed, given
-from archdsl.study.storage import masked
-from archdsl.study.turns import turns_of
-from archdsl.study.workers import Workers
+from archdsl.study.storage.history import History, kept
+from archdsl.study.storage.leases import LEASE_S, Lease, Leases, Lost, has_passed
+from archdsl.study.storage.opening import masked
+from archdsl.study.storage.owner import is_here
+from archdsl.study.storage.turns import turns_of
 
 CHEAP_BEFORE_RANDOM = 5
 """After so many proposals in a row that were known already or infeasible, the next ones are drawn at random."""

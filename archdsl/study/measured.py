@@ -17,7 +17,7 @@ from archdsl.latency.networks import artefact_of
 from archdsl.latency.stand_in import stand_in_weights
 from archdsl.spec.lower import lower
 from archdsl.spec.model import Spec
-from archdsl.study.device_turn import device_turn
+from archdsl.study.crew.device_turn import device_turn
 
 CHECK_BATCH = 2
 MOST_ATTEMPTS = 3

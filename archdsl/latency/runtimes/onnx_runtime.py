@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from archdsl.latency.clock.machine import cpu_name
 from archdsl.latency.failure import failed
-from archdsl.latency.machine import cpu_name
 from archdsl.latency.runtimes.protocol import Loaded, Profiler, Runtime, library_version
 
 if TYPE_CHECKING:

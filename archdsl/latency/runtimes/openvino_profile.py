@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import openvino
 
-from archdsl.latency.op_names import KnownNames
+from archdsl.latency.profile.op_names import KnownNames
 from archdsl.latency.runtimes.onnx_profile import OnnxNode, nodes_of
 from archdsl.latency.runtimes.openvino_runtime import compiled, model_of
 from archdsl.latency.runtimes.protocol import OpProfile, OpTime

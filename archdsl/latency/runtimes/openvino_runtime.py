@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from archdsl.latency.clock.machine import cpu_name
 from archdsl.latency.failure import failed
-from archdsl.latency.machine import cpu_name
 from archdsl.latency.runtimes.protocol import Profiler, Runtime, library_version
 
 if TYPE_CHECKING:

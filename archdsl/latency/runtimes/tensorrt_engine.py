@@ -1,8 +1,8 @@
 """A TensorRT engine, built in the worker from an .onnx file that says its precision, run as a CUDA graph.
 
 A built engine is kept in the user's cache folder and taken up again where model, options, TensorRT, GPU and driver are
-the same. How the CPU waits for the GPU is said by `archdsl.latency.gpu_wait`. What is timed begins and ends in the
-GPU's memory; the copies from and to the host, which are not timed, go through pinned memory.
+the same. How the CPU waits for the GPU is said by `archdsl.latency.clock.gpu_wait`. What is timed begins and ends in
+the GPU's memory; the copies from and to the host, which are not timed, go through pinned memory.
 """
 
 from __future__ import annotations

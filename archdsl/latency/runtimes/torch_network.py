@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from archdsl.backends import backend
+from archdsl.latency.clock.machine import cpu_name
 from archdsl.latency.failure import failed
-from archdsl.latency.machine import cpu_name
 from archdsl.latency.networks import network_for
 from archdsl.latency.runtimes.protocol import Profiler
 from archdsl.spec.load import loads

@@ -15,7 +15,7 @@ import torch
 from torch import fx
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from archdsl.latency.op_names import KnownNames
+from archdsl.latency.profile.op_names import KnownNames
 from archdsl.latency.runtimes.protocol import OpProfile, OpTime
 
 RANGE = "archdsl:"

@@ -18,8 +18,8 @@ from typing import Any
 
 from archdsl.errors import ArchError, MeasureError
 from archdsl.latency.artefact import Artefact
-from archdsl.latency.cache_entry import key_of
-from archdsl.latency.cache_file import warn
+from archdsl.latency.cache.entry import key_of
+from archdsl.latency.cache.file import warn
 from archdsl.latency.failure import failed, reason_of
 from archdsl.latency.timing import utc_now
 from archdsl.writing import cache_folder, write_file

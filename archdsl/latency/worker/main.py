@@ -20,17 +20,17 @@ from typing import TYPE_CHECKING, Any
 
 from archdsl.errors import MeasureError
 from archdsl.latency.artefact import Artefact
-from archdsl.latency.clock import Call, Pace, Readings, interleave
-from archdsl.latency.environment import RECORDED
+from archdsl.latency.clock.gpu_state import GpuStates, read_gpu
+from archdsl.latency.clock.gpu_wait import prepare_gpu
+from archdsl.latency.clock.machine import Usage, allowed_cores, pin_to, quietest_cores
+from archdsl.latency.clock.peak_memory import memory_meter
+from archdsl.latency.clock.runs import Call, Pace, Readings, interleave
 from archdsl.latency.failure import exception_reason, failed
-from archdsl.latency.frames import Decoder, Message, encode, unpack_array
-from archdsl.latency.gpu_state import GpuStates, read_gpu
-from archdsl.latency.gpu_wait import prepare_gpu
-from archdsl.latency.machine import Usage, allowed_cores, pin_to, quietest_cores
-from archdsl.latency.peak_memory import memory_meter
 from archdsl.latency.runtimes import RUNTIMES, Loaded, OpProfile, Profilable, Profiler, Runtime
 from archdsl.latency.runtimes import runtime as runtime_named
 from archdsl.latency.target import Target
+from archdsl.latency.worker.environment import RECORDED
+from archdsl.latency.worker.frames import Decoder, Message, encode, unpack_array
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

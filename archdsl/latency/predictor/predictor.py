@@ -16,8 +16,8 @@ from typing import Any
 from archdsl.compiler import AnySpec, as_spec, compile
 from archdsl.errors import MeasureError
 from archdsl.latency.failure import failed
-from archdsl.latency.predictor_model import BytePrice, RatioModel, Sample, byte_price
-from archdsl.latency.segments import distinct
+from archdsl.latency.predictor.model import BytePrice, RatioModel, Sample, byte_price
+from archdsl.latency.predictor.segments import distinct
 from archdsl.latency.target import Target
 from archdsl.latency.timing import Timing, utc_now
 from archdsl.passes.segments import Segment, segments_of

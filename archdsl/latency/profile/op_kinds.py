@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from archdsl.ir.graph import Graph, Input, Node
 from archdsl.ir.op import Op
-from archdsl.latency.op_names import KnownNames
+from archdsl.latency.profile.op_names import KnownNames
 from archdsl.ops import (
     Activation,
     Add,

@@ -21,7 +21,7 @@ from typing import IO, Any, TextIO
 from pydantic import ValidationError
 
 from archdsl.errors import ArchError, Place, Problem, at_argument
-from archdsl.latency.cache_entry import Entry, checksum_of, key_of, read_date
+from archdsl.latency.cache.entry import Entry, checksum_of, key_of, read_date
 from archdsl.latency.timing import Timing
 from archdsl.spec.limits import MAX_PROBLEMS
 from archdsl.writing import write_with

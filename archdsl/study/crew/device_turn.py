@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import Iterator
 
-from archdsl.study.turns import locked
+from archdsl.study.storage.turns import locked
 from archdsl.writing import cache_folder
 
 _PAUSE_S = 0.02

@@ -17,7 +17,7 @@ from math import ceil
 from statistics import median
 from typing import Any
 
-from archdsl.latency.machine import Usage, Watch, load_average
+from archdsl.latency.clock.machine import Usage, Watch, load_average
 
 METHOD = 2
 """Goes into the cache key: raise it when a change here makes old timings incomparable."""

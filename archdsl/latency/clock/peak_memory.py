@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from archdsl.latency.gpu_state import gpu_memory_bytes
+from archdsl.latency.clock.gpu_state import gpu_memory_bytes
 
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")

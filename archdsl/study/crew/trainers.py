@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from archdsl.errors import Place, Problem, TrainingError
-from archdsl.latency.environment import worker_environment
+from archdsl.latency.worker.environment import worker_environment
 from archdsl.spec.model import Spec
 from archdsl.training import Accuracy, Recipe, parse_source
 from archdsl.training.agreement import RankAgreement
@@ -29,7 +29,7 @@ from archdsl.training.data import Source
 from archdsl.training.evaluator import Kind, accuracy_of, combined
 
 _BOOTSTRAP = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from archdsl.study.trainer_main import main; main()"
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from archdsl.study.crew.trainer_main import main; main()"
 )
 
 Report = Callable[[int, int, int], None]

@@ -20,7 +20,7 @@ from zlib import crc32
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 
 from archdsl.errors import Place, Problem, StudyError
-from archdsl.study.journal import GuardedJournal
+from archdsl.study.storage.journal import GuardedJournal
 
 PATIENCE_S = 60.0
 """How long a worker waits for its turn; turns take milliseconds, so by then something is wrong."""

@@ -13,8 +13,8 @@ from typing import Any
 
 from archdsl.errors import MeasureError
 from archdsl.latency.failure import reason_of
-from archdsl.latency.frames import Message
-from archdsl.latency.worker import Worker
+from archdsl.latency.worker.frames import Message
+from archdsl.latency.worker.warm import Worker
 
 RETRIES: Mapping[str, int] = {
     "crash": 1,

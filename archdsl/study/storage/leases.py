@@ -19,10 +19,10 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from archdsl.study.attributes import write_attributes
-from archdsl.study.owner import is_gone, is_here, is_stopped, owner
 from archdsl.study.record import PREFIX
-from archdsl.study.turns import Turns
+from archdsl.study.storage.attributes import write_attributes
+from archdsl.study.storage.owner import is_gone, is_here, is_stopped, owner
+from archdsl.study.storage.turns import Turns
 
 LEASE_S = 60.0
 RENEWALS_A_LEASE = 4

@@ -16,9 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from archdsl.errors import MeasureError
-from archdsl.latency.environment import worker_environment
 from archdsl.latency.failure import Reason, failed
-from archdsl.latency.frames import Decoder, FrameError, Message
+from archdsl.latency.worker.environment import worker_environment
+from archdsl.latency.worker.frames import Decoder, FrameError, Message
 
 START_S = 30.0
 GRACE_S = 0.5
@@ -27,7 +27,7 @@ TAIL_BYTES = 16 * 1024
 LOOK_S = 0.1
 _BOOTSTRAP = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from archdsl.latency.worker_main import main; main(sys.argv[2:])"
+    "from archdsl.latency.worker.main import main; main(sys.argv[2:])"
 )
 
 

@@ -13,9 +13,9 @@ import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 
 from archdsl.errors import Place, Problem, StudyError, at_argument
-from archdsl.study.journal import GuardedJournal
 from archdsl.study.record import PREFIX
-from archdsl.study.turns import FileTurns, LocalTurns, PostgresTurns, Turns
+from archdsl.study.storage.journal import GuardedJournal
+from archdsl.study.storage.turns import FileTurns, LocalTurns, PostgresTurns, Turns
 
 _PASSWORD = re.compile(r"(://[^/:@\s]*:)[^\s]*@")
 _PASSWORD_KEY = re.compile(r"([?&](?:\w*password|passwd|pwd)=)[^&\s]*", re.IGNORECASE)

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import log, sqrt
 
-from archdsl.latency.intervals import PRIOR_FREEDOM, Spread
+from archdsl.latency.clock.intervals import PRIOR_FREEDOM, Spread
 from archdsl.latency.timing import Timing
 
 HELD_SD = 0.01

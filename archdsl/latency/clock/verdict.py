@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 
-from archdsl.latency.clock import Readings
-from archdsl.latency.gpu_state import GpuStates
-from archdsl.latency.intervals import median_interval, part_medians, student_t
-from archdsl.latency.machine import clock_state
+from archdsl.latency.clock.gpu_state import GpuStates
+from archdsl.latency.clock.intervals import median_interval, part_medians, student_t
+from archdsl.latency.clock.machine import clock_state
+from archdsl.latency.clock.runs import Readings
 from archdsl.latency.target import Target
 from archdsl.latency.timing import Timing, utc_now
 

@@ -26,11 +26,11 @@ from archdsl.errors import ArchError
 from archdsl.spec.knobs import Knob, num_settings, settings
 from archdsl.study.candidate import Bounds, Foreseen, violation
 from archdsl.study.hypervolume import layers
-from archdsl.study.improvement import expected_improvement, normal_cdf
 from archdsl.study.objectives import Objective, objective_named
-from archdsl.study.operators import Pickable, Picks, crossed, mutated
+from archdsl.study.proposals.improvement import expected_improvement, normal_cdf
+from archdsl.study.proposals.operators import Pickable, Picks, crossed, mutated
+from archdsl.study.proposals.surrogate import MOST_POINTS, Surrogate
 from archdsl.study.record import Record
-from archdsl.study.surrogate import MOST_POINTS, Surrogate
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -10,11 +10,11 @@ from typing import Any, Literal
 from archdsl.ir.graph import Graph
 from archdsl.latency.artefact import Artefact
 from archdsl.latency.measurement import profile_runs
-from archdsl.latency.op_kinds import KINDS, Attribution
+from archdsl.latency.profile.op_kinds import KINDS, Attribution
 from archdsl.latency.runtimes import OpProfile
 from archdsl.latency.target import Target
 from archdsl.latency.timing import Timing
-from archdsl.latency.worker import Worker
+from archdsl.latency.worker.warm import Worker
 
 By = Literal["kind", "op", "stage", "node"]
 UNATTRIBUTED = "unattributed"

@@ -16,12 +16,12 @@ from typing import Any, NamedTuple, TextIO
 
 from archdsl.errors import ArchError, Problem, at_argument
 from archdsl.latency.artefact import Artefact
-from archdsl.latency.cache_entry import COLUMNS, Entry, date_text, key_of
-from archdsl.latency.cache_file import SCHEMA, CacheError, CacheFile, CacheWarning, warn
-from archdsl.latency.cache_filter import Filter
-from archdsl.latency.cache_lines import read_files, write_entries
-from archdsl.latency.cache_repeats import REPEAT_COLUMNS, repeat_from_row, repeat_row
-from archdsl.latency.repeatability import DAYS, Repeat
+from archdsl.latency.cache.entry import COLUMNS, Entry, date_text, key_of
+from archdsl.latency.cache.file import SCHEMA, CacheError, CacheFile, CacheWarning, warn
+from archdsl.latency.cache.filter import Filter
+from archdsl.latency.cache.lines import read_files, write_entries
+from archdsl.latency.cache.repeats import REPEAT_COLUMNS, repeat_from_row, repeat_row
+from archdsl.latency.clock.repeatability import DAYS, Repeat
 from archdsl.latency.timing import Timing
 from archdsl.writing import cache_folder
 

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from functools import cache
 
 from archdsl.errors import ArchError
-from archdsl.latency.cache_entry import Entry
-from archdsl.latency.machine import cpu_name
+from archdsl.latency.cache.entry import Entry
+from archdsl.latency.clock.machine import cpu_name
 from archdsl.latency.runtimes import RUNTIMES, runtime
 
 

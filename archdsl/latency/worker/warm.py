@@ -13,10 +13,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from archdsl.errors import MeasureError
-from archdsl.latency.child import Child
+from archdsl.latency.clock.machine import memory_bytes
 from archdsl.latency.failure import REASONS, failed, spoils_device
-from archdsl.latency.frames import FrameError, Message, encode
-from archdsl.latency.machine import memory_bytes
+from archdsl.latency.worker.child import Child
+from archdsl.latency.worker.frames import FrameError, Message, encode
 
 
 def default_memory_bytes() -> int:

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from archdsl.errors import Problem, StudyError, at_argument
-from archdsl.study.storage import masked
-from archdsl.study.workers import MOST_DEATHS, STOP_S, problem_from
+from archdsl.study.crew.workers import MOST_DEATHS, STOP_S, problem_from
+from archdsl.study.storage.opening import masked
 
 _RAY = "ray"
 _INTERRUPTED = 130

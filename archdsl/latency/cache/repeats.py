@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import isfinite
 
-from archdsl.latency.cache_entry import checksum_of, read_date
-from archdsl.latency.repeatability import Repeat
+from archdsl.latency.cache.entry import checksum_of, read_date
+from archdsl.latency.clock.repeatability import Repeat
 
 REPEAT_COLUMNS = "place, key, median_ms, date, checksum"
 """The fields of a `Repeat` and its checksum, in the order in which SQL gives and takes them."""

@@ -1,0 +1,1 @@
+"""How a time is taken and judged: runs, sittings, intervals, and what else the machine was doing."""

@@ -1,0 +1,1 @@
+"""Where a network's time goes, by the nodes of its graph."""

@@ -1,0 +1,1 @@
+"""Which network to look at next."""

@@ -1,0 +1,1 @@
+"""Where a study is kept, and how many workers write to it without losing or doubling anything."""
