@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import random
 from typing import Any
 
-import numpy as np
 import pytest
 from fake_study import fake_accuracy, fake_timing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archdsl.study.front import dominates, front_of, hypervolume
+from archdsl.study.front import dominates, front_of
 from archdsl.study.objectives import OBJECTIVES
 from archdsl.study.record import Record
 
@@ -115,23 +113,3 @@ def test_directions_decide_what_dominates() -> None:
     assert not dominates((0.9, 1.0), (0.9, 1.0), BOTH)
     assert not dominates((0.9, 2.0), (0.8, 1.0), BOTH)
     assert dominates((1, 1.0), (2, 1.0), COSTS)
-
-
-def test_the_area_is_optunas() -> None:
-    from optuna._hypervolume import compute_hypervolume
-
-    draw = random.Random(0)
-    for size in (0, 1, 2, 5, 40):
-        for _ in range(20):
-            points = [(draw.random(), draw.random() * 3) for _ in range(size)]
-            mine = hypervolume(points, (0.2, 2.0), BOTH)
-            inside = np.array([(-a, b) for a, b in points if a > 0.2 and b < 2.0]).reshape(-1, 2)
-            assert mine == pytest.approx(float(compute_hypervolume(inside, np.array([-0.2, 2.0]))))
-
-
-def test_the_area_of_known_points() -> None:
-    assert hypervolume([(0.5, 1.0)], (0.0, 2.0), BOTH) == pytest.approx(0.5)
-    assert hypervolume([(0.5, 1.0), (0.9, 1.5), (0.4, 1.2)], (0.0, 2.0), BOTH) == pytest.approx(0.5 + 0.4 * 0.5)
-    assert hypervolume([(-1.0, 1.0), (0.5, 3.0)], (0.0, 2.0), BOTH) == 0.0
-    with pytest.raises(ValueError, match="two objectives"):
-        hypervolume([], (0.0,), BOTH[:1])

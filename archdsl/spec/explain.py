@@ -43,7 +43,7 @@ _BOUNDS = {
 }
 _LENGTHS = {"too_short": ("at least", "min_length"), "too_long": ("at most", "max_length")}
 _LETTERS = {"string_too_short": ("at least", "min_length"), "string_too_long": ("at most", "max_length")}
-_OURS = {"count": "wrong-type", "duration": "wrong-type", "size": "wrong-type", "count_limit": "limit"}
+_OURS = {"count": "wrong-type", "duration": "wrong-type", "bytes": "wrong-type", "count_limit": "limit"}
 
 SUGGESTED = 50
 """Problems after which no more suggestions are made: comparing words is slow, and nobody reads so many."""

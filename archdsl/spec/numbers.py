@@ -63,7 +63,7 @@ def read_size(value: Any) -> int:
     match = _SIZE.match(value) if isinstance(value, str) and len(value) <= _LONGEST else None
     size = Decimal(match[1].replace("_", "")) * _BYTES[match[2]] if match is not None else None
     if size is None or size > MAX_INT:
-        raise PydanticCustomError("size", "a size such as `512 MiB` or `2 GB` (a bare number is bytes)")
+        raise PydanticCustomError("bytes", "a size such as `512 MiB` or `2 GB` (a bare number is bytes)")
     return int(size)
 
 

@@ -85,23 +85,6 @@ def inseparable(p: Point, q: Point) -> bool:
     return all(low <= other_high and other_low <= high for (low, high), (other_low, other_high) in pairs)
 
 
-def hypervolume(
-    values: Iterable[Sequence[float]], reference: Sequence[float], objectives: Sequence[Objective]
-) -> float:
-    """The area between two-objective points and a reference point; points beyond the reference add nothing."""
-    if len(objectives) != 2:
-        raise ValueError(f"this is the area of two objectives, but got {len(objectives)}")
-    signs = [objective.sign for objective in objectives]
-    worst_x, worst_y = (sign * value for sign, value in zip(signs, reference, strict=True))
-    points = sorted((signs[0] * x, signs[1] * y) for x, y in values)
-    area, lowest = 0.0, worst_y
-    for x, y in points:
-        if x < worst_x and y < lowest:
-            area += (worst_x - x) * (lowest - y)
-            lowest = y
-    return area
-
-
 def _distinct(records: Iterable[Record]) -> list[Record]:
     """Complete records, the first of each network."""
     found: dict[str, Record] = {}
