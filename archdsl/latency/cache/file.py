@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from archdsl.errors import ArchError, Problem, at_argument
+from archdsl.writing import locked
 
 T = TypeVar("T")
 
@@ -166,7 +167,7 @@ class CacheFile:
             connection.text_factory = _decoded
             connection.execute("PRAGMA synchronous = NORMAL")
             if _version(connection) < SCHEMA:
-                with self._locked():
+                with locked(self.path.with_suffix(".lock")):
                     _migrate(connection)
             yield connection
 
@@ -179,26 +180,13 @@ class CacheFile:
         finally:
             os.close(descriptor)
 
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        """One process at a time creates, migrates or moves the file."""
-        import fcntl
-
-        lock = self.path.with_suffix(".lock")
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
-
     def _move_aside(self, why: str) -> bool:
         """Rename a damaged file and its companions. -> whether it is worth trying again.
 
         Another process may have been first; then the file at the path is a new one, and sound.
         """
         try:
-            with self._locked():
+            with locked(self.path.with_suffix(".lock")):
                 if not self.path.exists():
                     return True
                 if self._sound():

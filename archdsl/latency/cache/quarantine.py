@@ -6,12 +6,11 @@ measurement goes on, told by a CacheWarning: damaged lines are moved aside, and 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from archdsl.latency.cache.entry import key_of
 from archdsl.latency.cache.file import warn
 from archdsl.latency.failure import failed, reason_of
 from archdsl.latency.timing import utc_now
-from archdsl.writing import cache_folder, write_file
+from archdsl.writing import cache_folder, locked, write_file
 
 MOST_CRASHES = 3
 """So many crashes without a measurement between them, and a network is quarantined."""
@@ -141,7 +140,8 @@ class Quarantine:
         found = self.networks(runtimes)
         if found and not dry_run:
             keys = {key_of(network.graph_hash, network.build, network.fingerprint) for network in found}
-            with self._locked():
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with locked(self.path.with_suffix(".lock")):
                 self._rewrite([crash for crash in self._read()[0] if crash.key not in keys])
         return found
 
@@ -209,20 +209,8 @@ class Quarantine:
     def _change(self, action: Callable[[], None]) -> None:
         """Do `action` while no other process does; if it cannot be done, a CacheWarning tells it."""
         try:
-            with self._locked():
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with locked(self.path.with_suffix(".lock")):
                 action()
         except (ArchError, OSError) as error:
             warn(f"the crashes in {self.path} could not be kept: {error}")
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        import fcntl
-
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = self.path.with_suffix(".lock")
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)

@@ -9,16 +9,14 @@ from typing import Any
 
 from archdsl.backends import backend
 from archdsl.backends.precision import precision_named
-from archdsl.compiler import compile
 from archdsl.ir.graph import Graph
 from archdsl.ir.types import TensorType
 from archdsl.latency.artefact import Artefact, Reference
-from archdsl.latency.networks import artefact_of, artefact_of_graph
+from archdsl.latency.networks import artefact_of_graph
 from archdsl.latency.stand_in import stand_in_weights
 from archdsl.latency.target import Target
 from archdsl.ops import Linear
 from archdsl.passes.segments import INPUT, OUTPUT, Segment
-from archdsl.spec.model import Spec
 
 BUILD = "segment"
 """What stands in a timing's `build` for the time of a segment, before the precision."""
@@ -55,11 +53,6 @@ def call_artefact(target: Target, folder: Path) -> Artefact:
     return replace(made, macs=0, bytes_moved=0)
 
 
-def network_artefact(spec: Spec, target: Target, folder: Path) -> Artefact:
-    """The whole network, as every other command times it."""
-    return artefact_of(spec, target, folder)
-
-
 def expected_of(graph: Graph, precision: str = "fp32") -> Reference:
     """What fp32 PyTorch answers to random numbers, with the weights that the artefact has: the gate of its time.
 
@@ -77,10 +70,6 @@ def expected_of(graph: Graph, precision: str = "fp32") -> Reference:
     finally:
         torch.set_num_threads(threads)
     return Reference(x_BX.numpy(), y_BX.numpy(), precision_named(precision).tolerance)
-
-
-def expected_of_spec(spec: Spec, precision: str = "fp32") -> Reference:
-    return expected_of(compile(spec), precision)
 
 
 def distinct(segments: Sequence[Segment]) -> dict[str, Segment]:
