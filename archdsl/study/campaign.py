@@ -3,7 +3,8 @@
 Optuna's ask and tell underneath, on a plain study that its own tools can read. What is added: known designs first, a
 network is never paid for twice, hard constraints before anything is paid, one bad network costs one trial, and a study
 that was stopped in whatever way goes on where it was, with the proposals it would have made. Any number of processes
-may work on one study (`leases.py`, `turns.py`): the budget is kept to the trial, and none pays for what another does.
+may work on one study (`storage.leases`, `storage.turns`): the budget is kept to the trial, and none pays for what
+another does.
 """
 
 from __future__ import annotations

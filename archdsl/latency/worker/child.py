@@ -1,4 +1,4 @@
-"""The process behind a worker: how it is started, spoken to, watched and killed. `worker.py` decides when."""
+"""The process behind a worker: how it is started, spoken to, watched and killed. `warm.py` decides when."""
 
 from __future__ import annotations
 

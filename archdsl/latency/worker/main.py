@@ -1,4 +1,4 @@
-"""The worker process: loads artefacts, checks their output, times them. Started by `worker.py`, never imported there.
+"""The worker process: loads artefacts, checks their output, times them. Started by `warm.py`, never imported there.
 
 Its environment was fixed before Python started, so this file only has to bind itself to its parent, limit its memory
 and answer jobs. Its own messages go through a socket; whatever libraries print is caught by the parent.

@@ -24,7 +24,7 @@ RANDOM_FIRST = 8
 """Trials that TPE draws at random before it has anything to learn from."""
 
 EHVI = "ehvi"
-"""Ours (`proposals.py`): proposes whole networks. The entry below draws only where it has nothing to propose."""
+"""Ours (`proposer.py`): proposes whole networks. The entry below draws only where it has nothing to propose."""
 
 SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
     EHVI: lambda seed: optuna.samplers.RandomSampler(seed=seed),
