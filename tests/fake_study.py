@@ -121,7 +121,8 @@ def fake_campaign(
     space = space or fake_space()
     objectives = chosen(["latency"], ["accuracy", "latency"])
     time_limit_s, fixed = more.pop("time_limit_s", None), more.pop("fixed", None)
-    plan = Plan("fake", objectives, trials, seed, sampler, time_limit_s=time_limit_s, fixed=fixed)
+    patience = more.pop("patience", None)
+    plan = Plan("fake", objectives, trials, seed, sampler, time_limit_s=time_limit_s, fixed=fixed, patience=patience)
     bounds = {name: getattr(space.constraints, name) for name in type(space.constraints).model_fields}
     assessor = assessor or Assessor(
         space,

@@ -21,6 +21,7 @@ from archdsl.latency.failure import failed
 from archdsl.spec import Spec
 from archdsl.study.candidate import Assessor
 from archdsl.study.events import Began, Event, StepBegan, TrialBegan, TrialEnded
+from archdsl.study.front import has_gained
 from archdsl.study.measured import MeasuredLatency
 from archdsl.study.objectives import OBJECTIVES, BadValues, checked, chosen
 from archdsl.study.proposals.parameters import suggest, value_of
@@ -79,6 +80,16 @@ def test_a_space_ends_when_every_network_has_been_seen(tmp_path: Path) -> None:
     outcome = fake_campaign(tmp_path, training=training, trials=1000, num_distinct=len(hashes), space=space).run()
     assert outcome.reason == "exhausted"
     assert set(training.seen) == hashes
+
+
+def test_it_ends_when_a_number_of_networks_brought_no_gain(tmp_path: Path) -> None:
+    campaign = fake_campaign(tmp_path, trials=1000, sampler="random", patience=8)
+    outcome = campaign.run()
+    assert outcome.reason == "no-gain"
+    paid = [record for record in outcome.records if not record.cheap]
+    objectives = campaign.plan.objectives
+    assert not has_gained(paid, objectives, 8)
+    assert all(has_gained(paid[:number], objectives, 8) for number in range(len(paid)))
 
 
 def test_a_space_of_unknown_size_ends_when_nothing_new_is_found(

@@ -9,7 +9,7 @@ from fake_study import fake_accuracy, fake_timing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archdsl.study.front import dominates, front_of
+from archdsl.study.front import dominates, front_of, has_gained
 from archdsl.study.objectives import OBJECTIVES
 from archdsl.study.record import Record
 
@@ -113,3 +113,26 @@ def test_directions_decide_what_dominates() -> None:
     assert not dominates((0.9, 1.0), (0.9, 1.0), BOTH)
     assert not dominates((0.9, 2.0), (0.8, 1.0), BOTH)
     assert dominates((1, 1.0), (2, 1.0), COSTS)
+
+
+def test_a_network_that_is_better_beyond_noise_is_a_gain() -> None:
+    before = [record(0, 0.5, 2.0), record(1, 0.6, 3.0)]
+    assert has_gained([*before, record(2, 0.7, 3.5), record(3, 0.1, 9.0)], BOTH, 2)
+    assert not has_gained([*before, record(2, 0.7, 3.5), record(3, 0.1, 9.0)], BOTH, 1)
+
+
+def test_a_network_that_is_better_within_noise_is_no_gain() -> None:
+    before = [record(0, 0.5, 2.0, noise_ms=0.2)]
+    assert not has_gained([*before, record(1, 0.5, 1.9, noise_ms=0.2)], BOTH, 1)
+    assert has_gained([*before, record(1, 0.5, 1.5, noise_ms=0.2)], BOTH, 1)
+
+
+def test_what_failed_or_cost_nothing_is_no_gain() -> None:
+    failed = record(1, 0.9, 1.0, state="failed", values=None)
+    assert not has_gained([record(0, 0.5, 2.0), failed], BOTH, 1)
+    assert not has_gained([record(0, 0.5, 2.0), failed, record(2, 0.9, 1.0, cheap=True)], BOTH, 1)
+
+
+def test_before_there_is_anything_to_compare_with_everything_is_a_gain() -> None:
+    assert has_gained([], BOTH, 1)
+    assert has_gained([record(0, 0.5, 2.0, state="failed", values=None)], BOTH, 1)

@@ -19,6 +19,7 @@ STOPPED = {
     "time": "the time is up",
     "exhausted": "every network of the space has been seen",
     "nothing-new": "no new network was found any more",
+    "no-gain": "the last networks brought no gain beyond noise",
     "interrupted": "interrupted",
     "handed-over": "the study is ready for `archdsl worker`",
 }

@@ -122,7 +122,8 @@ def search(
     if fresh and storage:
         forget_study(opened, chosen_space.name)
 
-    plan = Plan(chosen_space.name, parts.objectives, trials, seed, sampler, why, time_limit_s, fixed)
+    patience = chosen_space.search.patience
+    plan = Plan(chosen_space.name, parts.objectives, trials, seed, sampler, why, time_limit_s, fixed, patience)
     alone = workers == 1 and launch is None
     crew = None if alone or not workers else started_by(launch, chosen_space, folder, storage, workers, lease_s)
     with ExitStack() as stack:

@@ -71,7 +71,8 @@ def work(
     fixed = {key: value for key, value in said.items() if key not in ("objectives", "seed", "sampler")}
     if "latency" in here and not force:
         fixed["latency"] = here["latency"]
-    plan = Plan(name, parts.objectives, job["trials"], job["seed"], job["sampler"], "as the study says", None, fixed)
+    patience, why = space.search.patience, "as the study says"
+    plan = Plan(name, parts.objectives, job["trials"], job["seed"], job["sampler"], why, None, fixed, patience)
     folder = RunFolder(out if out is not None else os.path.join("runs", name))
     finished: list[int] = []
     lost: list[int] = []

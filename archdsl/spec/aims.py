@@ -273,10 +273,13 @@ class EarlyStopping(_Model):
 
 
 class Search(_Model):
-    """How the study goes: a sampler's name, how many trials, the seed, designs to try first, and stopping early."""
+    """How the study goes: a sampler's name, how many trials, the seed, designs to try first, and when to stop earlier:
+    a training (`early_stopping`), or all, after so many networks without a gain beyond noise (`patience`).
+    """
 
     sampler: _Name = "auto"
     trials: int = Field(default=100, ge=1, le=10_000_000)
     seed: int = Field(default=0, ge=0, le=2**32 - 1)
     start: tuple[_Word, ...] = Field(default=(), max_length=60)
     early_stopping: EarlyStopping | None = None
+    patience: int | None = Field(default=None, ge=1, le=10_000_000)

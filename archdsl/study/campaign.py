@@ -33,6 +33,7 @@ from archdsl.study.candidate import Assessor, Candidate, Infeasible
 from archdsl.study.crew.interrupts import Interrupted, Interrupts
 from archdsl.study.crew.workers import Workers
 from archdsl.study.events import Began, Ended, Listener, StepBegan, StopReason, TrialBegan, TrialEnded, TrialLost
+from archdsl.study.front import has_gained
 from archdsl.study.halving import Stopped
 from archdsl.study.objectives import BadValues, checked
 from archdsl.study.plan import Plan, refuse_other
@@ -495,6 +496,9 @@ class Campaign:
             return "exhausted"
         if history.num_cheap_at_the_end() >= MOST_CHEAP:
             return "nothing-new"
+        patience = self.plan.patience
+        if patience is not None and not has_gained(history.finished(), self.plan.objectives, patience):
+            return "no-gain"
         if self.plan.time_limit_s is not None:
             left_s = started + self.plan.time_limit_s - time.monotonic()
         return "time" if left_s is not None and history.mean_seconds > left_s else None

@@ -8,7 +8,7 @@ from typing import Literal
 
 from archdsl.study.record import Record
 
-StopReason = Literal["trials", "time", "exhausted", "nothing-new", "interrupted", "handed-over"]
+StopReason = Literal["trials", "time", "exhausted", "nothing-new", "no-gain", "interrupted", "handed-over"]
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,27 @@ def dominates(a: Sequence[float], b: Sequence[float], objectives: Sequence[Objec
     return all(x <= y for x, y in pairs) and any(x < y for x, y in pairs)
 
 
+def has_gained(records: Iterable[Record], objectives: Sequence[Objective], last: int) -> bool:
+    """Whether the last `last` networks paid for brought something that no network before them may be as good as.
+
+    As good it may be when, within the noise of both, it is nowhere worse. So a network that looks better by less than
+    its error bars is no gain, and neither is one that failed, was stopped or breaks a constraint. With no more than
+    `last` networks paid for there was nothing before them: True.
+    """
+    paid = [record for record in records if record.state != "open" and not record.cheap]
+    if len(paid) <= last:
+        return True
+    before = [_point(record, objectives) for record in _distinct(paid[:-last])]
+    after = [_point(record, objectives) for record in _distinct(paid[-last:])]
+    return any(not any(_may_be_as_good(q, p, objectives) for q in before) for p in after)
+
+
+def _may_be_as_good(q: Point, p: Point, objectives: Sequence[Objective]) -> bool:
+    """Whether the noise leaves it open that `q` is nowhere worse than `p`."""
+    triples = zip(objectives, q.intervals, p.intervals, strict=True)
+    return all(low <= p_high if one.sign > 0 else high >= p_low for one, (low, high), (p_low, p_high) in triples)
+
+
 def inseparable(p: Point, q: Point) -> bool:
     """Whether the intervals of two networks overlap in every objective."""
     pairs = zip(p.intervals, q.intervals, strict=True)

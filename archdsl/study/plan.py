@@ -21,6 +21,7 @@ class Plan:
     trials: how many networks are paid for; more may be asked for when a study is resumed
     seed: decides all proposals; sampler: a name of `SAMPLERS`, and why it was taken
     time_limit_s: no trial begins that would probably end later; None for no limit
+    patience: the search ends when so many networks in a row brought no gain beyond noise; None: it goes on
     fixed: everything else that decides the values (space, recipe, data, target), as plain data
     """
 
@@ -32,6 +33,7 @@ class Plan:
     why: str = "as asked"
     time_limit_s: float | None = None
     fixed: Mapping[str, Any] | None = None
+    patience: int | None = None
 
     def identity(self) -> dict[str, Any]:
         """What a resumed study must have in common with this one, as JSON gives it back."""
