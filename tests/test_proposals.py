@@ -17,7 +17,7 @@ from optuna._hypervolume import compute_hypervolume
 from archdsl.compiler import cost, identity
 from archdsl.spec import Space, loads_space
 from archdsl.study.candidate import Foreseen
-from archdsl.study.hypervolume import hypervolume, layers, nondominated, stalled, volumes
+from archdsl.study.hypervolume import hypervolume, layers, nondominated, volumes
 from archdsl.study.objectives import chosen
 from archdsl.study.proposals.improvement import expected_improvement, halton, normal_cdf
 from archdsl.study.proposals.operators import crossed, mutated, stage_of
@@ -97,14 +97,6 @@ def test_the_history_of_a_study_grows_with_what_was_paid_for_alone() -> None:
         record(5, "open"),
     ]
     assert volumes(records, OBJECTIVES, (0.0, 4.0)) == pytest.approx([1.0, 1.0, 1.4, 1.4])
-
-
-def test_a_study_has_stalled_when_the_last_networks_gained_no_more_than_noise() -> None:
-    grown = [1.0, 2.0, 2.5, 2.5, 2.51]
-    assert stalled(grown, 2, noise=0.01)
-    assert not stalled(grown, 2)
-    assert not stalled(grown, 4, noise=0.01)
-    assert not stalled(grown, 5, noise=1.0), "there are not so many"
 
 
 # --- expected improvement --------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Hypervolume: how much of the space of objectives a set of networks has conquered, and whether it still grows.
+"""Hypervolume: how much of the space of objectives a set of networks has conquered.
 
 Points are rows of numbers of which less is better; `Objective.sign` makes them from values. Exact for any number of
 objectives, in time that grows with the number of points to the power of objectives - 1 at worst: meant for the fronts
@@ -124,13 +124,3 @@ def volumes(
             front = front[nondominated(front)]
         found.append(hypervolume(front, worst))
     return found
-
-
-def stalled(volumes: Sequence[float], last: int, *, noise: float = 0.0) -> bool:
-    """Whether the last `last` networks brought no gain beyond noise.
-
-    noise: a gain below this share of the present hypervolume counts as none
-    """
-    if last < 1 or len(volumes) <= last:
-        return False
-    return volumes[-1] - volumes[-1 - last] <= noise * abs(volumes[-1])
