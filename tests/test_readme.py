@@ -28,7 +28,7 @@ def files() -> dict[str, str]:
     return dict(re.findall(r"```yaml\n# (\S+\.yaml)\n(.*?)```", README, flags=re.DOTALL))
 
 
-@pytest.mark.alone
+@pytest.mark.timeout(600)  # the whole tour, beside other tests
 def test_every_command_of_the_tour_runs(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ARCHDSL_CACHE_DIR", str(tmp_path / "cache"))
