@@ -157,9 +157,9 @@ def target_of_space() -> Target:
 
 def time_all(out: Path, passes: int, budget_s: float, most: int | None) -> None:
     from archdsl.latency import close_workers, compare
+    from archdsl.latency.expected import reference_of
     from archdsl.latency.networks import artefact_of
     from archdsl.spec.load import load
-    from archdsl.study.measured import reference_of
 
     target = target_of_space()
     known = JsonLines(out / "timings.jsonl")

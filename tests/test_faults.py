@@ -36,13 +36,13 @@ from archdsl.cli.main import run as run_cli
 from archdsl.errors import MeasureError
 from archdsl.latency import REASONS, RUNTIMES, Artefact, CacheWarning, Target, TimingCache, Worker, measure
 from archdsl.latency.cache.quarantine import MOST_CRASHES, Crash, Quarantine
+from archdsl.latency.expected import reference_of
 from archdsl.latency.failure import reason_of, spoils_device
 from archdsl.latency.networks import artefact_of
 from archdsl.latency.runtimes import runtime
 from archdsl.latency.worker.attempts import RETRIES
 from archdsl.latency.worker.main import check_reference
 from archdsl.spec.load import load
-from archdsl.study.measured import reference_of
 
 ROOT = Path(__file__).resolve().parents[1]
 DEADLINE_S = 10.0

@@ -11,10 +11,10 @@ import pytest
 from archdsl.backends.precision import precision_named
 from archdsl.errors import MeasureError
 from archdsl.latency import Target, Worker, artefact_of, measure
+from archdsl.latency.expected import reference_of
 from archdsl.latency.failure import reason_of
 from archdsl.latency.runtimes import runtime
 from archdsl.spec.load import load
-from archdsl.study.measured import reference_of
 
 openvino = pytest.importorskip("openvino", reason="the runtime is not installed")
 

@@ -23,25 +23,17 @@ from archdsl.compiler import compile
 from archdsl.errors import MeasureError
 from archdsl.ir.graph import Graph
 from archdsl.latency import Target, TimingCache, close_workers, compare, measure
+from archdsl.latency.expected import expected_of
 from archdsl.latency.failure import reason_of
 from archdsl.latency.predictor import calibration
 from archdsl.latency.predictor.calibration import Subject, calibrate, choose_segments, take
 from archdsl.latency.predictor.model import RatioModel, Sample, byte_price
 from archdsl.latency.predictor.predictor import Calibrated, Parts, Prediction, Predictor
-from archdsl.latency.predictor.segments import expected_of, segment_artefact
+from archdsl.latency.predictor.segments import segment_artefact
 from archdsl.passes.segments import segments_of
-from archdsl.report.prediction import (
-    Network,
-    check,
-    differences,
-    fitted_line,
-    forecast,
-    hold_out,
-    known_latencies,
-    mape,
-    networks_of,
-    spearman,
-)
+from archdsl.report.prediction import Network, forecast, known_latencies, networks_of
+from archdsl.report.prediction_check import check, fitted_line, hold_out, mape, spearman
+from archdsl.report.prediction_rows import differences
 
 NULL = Target.parse("null")
 

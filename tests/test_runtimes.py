@@ -23,11 +23,11 @@ from archdsl.cli.main import run
 from archdsl.errors import BackendError, MeasureError, SpecError
 from archdsl.latency import RUNTIMES, Target, Worker, artefact_of, measure, network_for
 from archdsl.latency.artefact import Reference
+from archdsl.latency.expected import reference_of
 from archdsl.latency.failure import reason_of
 from archdsl.latency.measurement import close_workers, default_deadline_s, shared_worker
 from archdsl.latency.runtimes import runtime
 from archdsl.spec.load import loads
-from archdsl.study.measured import reference_of
 
 TINY = loads(
     """
@@ -185,7 +185,7 @@ def test_bench_walks_precisions(tiny_file, capsys):
 def test_bench_does_not_count_a_network_that_answers_something_else(tiny_file, capsys, monkeypatch):
     expected = reference_of(TINY)
     wrong = Reference(expected.inputs, 2 * expected.outputs)
-    monkeypatch.setattr("archdsl.study.measured.reference_of", lambda spec: wrong)
+    monkeypatch.setattr("archdsl.latency.expected.reference_of", lambda spec: wrong)
     assert run(["bench", tiny_file, "--seconds", "0.1"]) == 2
     assert "differs by" in capsys.readouterr().err
 

@@ -213,7 +213,7 @@ def test_the_two_networks_are_about_ten_times_apart() -> None:
 def test_a_corrupted_weight_changes_what_is_expected_by_more_than_any_tolerance() -> None:
     import numpy as np
 
-    from archdsl.study.measured import reference_of
+    from archdsl.latency.expected import reference_of
 
     sound, wrong = reference_of(real.spec_of("small")), real.corrupted("small")
     assert np.array_equal(sound.inputs, wrong.inputs)

@@ -135,7 +135,7 @@ class OurNetwork:
 
     @cached_property
     def expected(self) -> Reference:
-        from archdsl.study.measured import reference_of
+        from archdsl.latency.expected import reference_of
 
         return reference_of(self.spec)
 

@@ -13,7 +13,8 @@ from archdsl.latency import Target, close_workers
 from archdsl.spec import Space, load_any
 
 if TYPE_CHECKING:
-    from archdsl.report.prediction import Checked, Forecast
+    from archdsl.report.prediction import Forecast
+    from archdsl.report.prediction_check import Checked
 
 PER_NETWORK = 4
 """Seconds for a whole network, for each second for a segment."""
@@ -77,7 +78,9 @@ def predict(
     is. `--check` measures networks that the predictor has not seen, and compares it with multiply-adds and parameters.
     """
     from archdsl.latency.cache.timings import TimingCache
-    from archdsl.report.prediction import Network, check, csv_of, differences, forecast, hold_out, networks_of, rows_of
+    from archdsl.report.prediction import Network, forecast, networks_of
+    from archdsl.report.prediction_check import check, hold_out
+    from archdsl.report.prediction_rows import csv_of, differences, rows_of
     from archdsl.writing import write_file
 
     loaded = _space(space, overrides)
@@ -131,7 +134,7 @@ def _space(name: str, overrides: tuple[str, ...]) -> Space:
 
 def _facts(made: Forecast, rows: list[dict[str, Any]], checked: Checked | None) -> dict[str, Any]:
     """What `--json` prints."""
-    from archdsl.report.prediction import checked_json
+    from archdsl.report.prediction_rows import checked_json
 
     calibration, predictor = made.calibration, made.calibration.predictor
     return {
@@ -154,7 +157,8 @@ def _print(made: Forecast, rows: list[dict[str, Any]], checked: Checked | None) 
     from rich import box
     from rich.table import Table
 
-    from archdsl.report.prediction import middle_of, quality_rows, reasons_of
+    from archdsl.report.prediction import middle_of
+    from archdsl.report.prediction_rows import quality_rows, reasons_of
 
     calibration, predictor = made.calibration, made.calibration.predictor
     click.echo(f"on {predictor.target}")

@@ -59,7 +59,7 @@ def measure(
     refresh:   take the time again even if the cache has it
     cache:     also knows how far measurements differ here, and learns from this one; without it that is assumed
     budget_s:  seconds of timed runs; deadline_s: limit for each attempt, by default `default_deadline_s`. What may be
-               an accident is tried twice (`attempts.RETRIES`); with a cache, crashes are counted (`Quarantine`)
+               an accident is tried twice (`worker.attempts.RETRIES`); with a cache, crashes are counted (`Quarantine`)
 
     Errors: MeasureError, whose rule is one of `failure.REASONS`.
     """

@@ -14,13 +14,14 @@ import numpy as np
 from archdsl.compiler import cost
 from archdsl.errors import MeasureError
 from archdsl.latency import Artefact, Reference, Target, artefact_of, measure
+from archdsl.latency.expected import reference_of
 from archdsl.latency.failure import failed, reason_of
 from archdsl.latency.self_test import Check, Taken, self_test
 from archdsl.report.prediction import beside
 from archdsl.spec import Spec, load
 from archdsl.spec.aims import DurationBounds
 from archdsl.study.candidate import Assessor, Infeasible
-from archdsl.study.measured import MeasuredLatency, reference_of
+from archdsl.study.measured import MeasuredLatency
 from archdsl.study.objectives import OBJECTIVES
 
 NETWORKS: dict[str, tuple[str, Mapping[str, object]]] = {

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from archdsl import compiler
-from archdsl.backends.precision import precision_named
 from archdsl.latency import Artefact, Reference, Target, Timing, TimingCache, Worker, measure
+from archdsl.latency.expected import CHECK_BATCH, reference_of
 from archdsl.latency.networks import artefact_of
 from archdsl.latency.stand_in import stand_in_weights
 from archdsl.spec.lower import lower
 from archdsl.spec.model import Spec
 from archdsl.study.crew.device_turn import device_turn
 
-CHECK_BATCH = 2
 MOST_ATTEMPTS = 3
 """How often a time is taken when others use our cores meanwhile; the calmest counts."""
 
@@ -65,23 +61,3 @@ class MeasuredLatency:
             reference = beside.submit(reference_of, spec, self.target.precision, images=images, weights=weights)
             artefact = artefact_of(spec, self.target, folder, weights)
             return artefact, reference.result()
-
-
-def reference_of(
-    spec: Spec, precision: str = "fp32", *, images: int = CHECK_BATCH, weights: Mapping[str, Any] | None = None
-) -> Reference:
-    """What fp32 PyTorch answers to random images, with the weights that the exported network has.
-
-    weights: by default numbers that stand in for trained ones
-    """
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # no pool of ours may spin while the worker takes its time
-    try:
-        x_BCHW = torch.randn(images, spec.input.channels, *spec.input.size, generator=torch.Generator().manual_seed(0))
-        with torch.no_grad():
-            logits = compiler.build(spec, weights or stand_in_weights(lower(spec))).eval()(x_BCHW)
-    finally:
-        torch.set_num_threads(threads)
-    return Reference(x_BCHW.numpy(), logits.numpy(), precision_named(precision).tolerance)

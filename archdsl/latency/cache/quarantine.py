@@ -37,7 +37,7 @@ MOST_CHARACTERS = 300
 
 @dataclass(frozen=True)
 class Crash:
-    """One line of the file: a network, a target, and how the worker ended. Fields as in `cache_entry.Entry`."""
+    """One line of the file: a network, a target, and how the worker ended. Fields as in `entry.Entry`."""
 
     key: str
     network: str

@@ -18,12 +18,13 @@ from archdsl.errors import MeasureError
 from archdsl.ir.graph import Graph
 from archdsl.latency.artefact import Artefact
 from archdsl.latency.cache.timings import TimingCache
+from archdsl.latency.expected import expected_of
 from archdsl.latency.failure import failed
 from archdsl.latency.measurement import compare
 from archdsl.latency.networks import artefact_of, graph_precision
 from archdsl.latency.predictor.model import LEAST_MOVES
 from archdsl.latency.predictor.predictor import Calibrated, Parts, Predictor
-from archdsl.latency.predictor.segments import BUILD, CALL_BUILD, call_artefact, expected_of, segment_artefact, the_call
+from archdsl.latency.predictor.segments import BUILD, CALL_BUILD, call_artefact, segment_artefact, the_call
 from archdsl.latency.runtimes import runtime
 from archdsl.latency.runtimes.null import analytic_ms
 from archdsl.latency.target import Target

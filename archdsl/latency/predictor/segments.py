@@ -7,13 +7,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from archdsl.backends import backend
-from archdsl.backends.precision import precision_named
 from archdsl.ir.graph import Graph
 from archdsl.ir.types import TensorType
-from archdsl.latency.artefact import Artefact, Reference
+from archdsl.latency.artefact import Artefact
 from archdsl.latency.networks import artefact_of_graph
-from archdsl.latency.stand_in import stand_in_weights
 from archdsl.latency.target import Target
 from archdsl.ops import Linear
 from archdsl.passes.segments import INPUT, OUTPUT, Segment
@@ -22,7 +19,6 @@ BUILD = "segment"
 """What stands in a timing's `build` for the time of a segment, before the precision."""
 
 CALL_BUILD = "call"
-CHECK_BATCH = 2
 
 Weigh = Callable[[Graph], Mapping[str, Any]]
 
@@ -51,25 +47,6 @@ def call_artefact(target: Target, folder: Path) -> Artefact:
     graph = the_call()
     made = artefact_of_graph(graph, target, folder, key=graph.hash(training=False), name="the call", build=CALL_BUILD)
     return replace(made, macs=0, bytes_moved=0)
-
-
-def expected_of(graph: Graph, precision: str = "fp32") -> Reference:
-    """What fp32 PyTorch answers to random numbers, with the weights that the artefact has: the gate of its time.
-
-    Errors: BackendError where torch lacks an op
-    """
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # no pool of ours may spin while the worker takes its time
-    try:
-        shape = (CHECK_BATCH, *graph.inputs[0].type.shape)
-        x_BX = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-        with torch.no_grad():
-            y_BX = backend("torch").emit(graph, stand_in_weights(graph)).eval()(x_BX)
-    finally:
-        torch.set_num_threads(threads)
-    return Reference(x_BX.numpy(), y_BX.numpy(), precision_named(precision).tolerance)
 
 
 def distinct(segments: Sequence[Segment]) -> dict[str, Segment]:

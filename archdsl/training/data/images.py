@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
@@ -48,7 +49,7 @@ Request = tuple[Any, str | None]
 """What a worker is asked for: an item, and the seed of its training view, or None for its validation view."""
 
 
-class Images(Generic[Item]):
+class Images(ABC, Generic[Item]):
     """Labelled images somewhere, as `Data`.
 
     train, val: (item, label) each, in a fixed order; set_aside: names of files that are no images, as far as names say
@@ -112,8 +113,9 @@ class Images(Generic[Item]):
                 found.append(f"{count} {words}: {', '.join(sorted(names)[:FIRST_NAMED])}{more}")
         return tuple(found)
 
+    @abstractmethod
     def key(self) -> str:
-        raise NotImplementedError
+        """Which images these are: a part of a result's key."""
 
     def augmented(self, augmentation: Augmentation) -> Images[Item]:
         from archdsl.training.timm_parts import AugmentedView
