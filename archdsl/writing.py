@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from errno import EISDIR
 from pathlib import Path
 from typing import IO
 
@@ -17,6 +19,28 @@ def write_file(path: str | os.PathLike[str], data: str | bytes | memoryview) -> 
     """Write `data` to `path`, whole or not at all. Errors: ArchError when the file system refuses."""
     raw = data.encode() if isinstance(data, str) else data
     return write_with(path, lambda file: file.write(raw))
+
+
+def check_place(path: str | os.PathLike[str]) -> None:
+    """Find out whether `write_file` could write here, before much is done for it. Nothing is left behind.
+
+    Errors: ArchError (`cannot-write`) when the folder is missing or takes no files, or `path` is a folder
+    """
+    target = Path(path)
+    try:
+        if target.is_dir():
+            raise IsADirectoryError(EISDIR, os.strerror(EISDIR))
+        descriptor, trial = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".new", dir=target.parent)
+        os.close(descriptor)
+        os.unlink(trial)
+    except OSError as error:
+        raise _cannot_write(target, error) from error
+
+
+def _cannot_write(target: Path, error: OSError) -> ArchError:
+    message = f"{target} cannot be written: {error.strerror or error}"
+    hint = "choose another folder, or make room"
+    return ArchError(Problem(at_argument(str(target), str(target)), "cannot-write", message, hint))
 
 
 def write_with(
@@ -46,9 +70,7 @@ def write_with(
         if synced:
             sync_folder(target.parent)
     except OSError as error:
-        message = f"{target} cannot be written: {error.strerror or error}"
-        hint = "choose another folder, or make room"
-        raise ArchError(Problem(at_argument(str(target), str(target)), "cannot-write", message, hint)) from error
+        raise _cannot_write(target, error) from error
     finally:
         with suppress(OSError):
             new.unlink()
@@ -80,6 +102,7 @@ def sync_folder(folder: Path) -> None:
 def claim_folder(path: str | os.PathLike[str], marker: str) -> Path:
     """Make `path` a folder of ours, or take up one that was: it is empty, or holds our file `marker`.
 
+    A file that is just being written counts for nothing: another process may be claiming the folder, too.
     Errors: ArchError when it is a file or a link, or holds somebody else's files
     """
     folder = Path(path)
@@ -94,12 +117,16 @@ def claim_folder(path: str | os.PathLike[str], marker: str) -> Path:
         raise refuse(f"{folder} is a file, not a folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        taken = any(folder.iterdir()) and not (folder / marker).is_file()
+        taken = any(not _is_half_written(path) for path in folder.iterdir()) and not (folder / marker).is_file()
     except OSError as error:
         raise refuse(f"{folder} cannot be used: {error.strerror or error}") from error
     if taken:
         raise refuse(f"{folder} holds files that archdsl did not write (there is no {marker} in it)")
     return folder
+
+
+def _is_half_written(path: Path) -> bool:
+    return path.name.startswith(".") and path.name.endswith(".new")
 
 
 def as_json(data: object) -> str:

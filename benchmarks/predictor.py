@@ -25,7 +25,8 @@ from typing import Any
 
 from archdsl.latency import Target, TimingCache, close_workers
 from archdsl.latency.clock.machine import cpu_name, load_average
-from archdsl.report.prediction import Forecast, forecast, networks_of
+from archdsl.latency.predictor.networks import networks_of
+from archdsl.report.prediction import Forecast, forecast
 from archdsl.report.prediction_check import Checked, check, hold_out
 from archdsl.report.prediction_rows import checked_json
 from archdsl.spec import load_space

@@ -119,7 +119,7 @@ def fake_campaign(
     **more: Any,
 ) -> Campaign:
     space = space or fake_space()
-    objectives = chosen(["latency"], ["accuracy", "latency"])
+    objectives = more.pop("objectives", None) or chosen(["latency"], ["accuracy", "latency"])
     time_limit_s, fixed = more.pop("time_limit_s", None), more.pop("fixed", None)
     patience = more.pop("patience", None)
     plan = Plan("fake", objectives, trials, seed, sampler, time_limit_s=time_limit_s, fixed=fixed, patience=patience)

@@ -123,12 +123,12 @@ MENU = {
 
 
 class Network:
-    """Multiplies by a constant; slow when the text says `slow`; wrong in the ways the text says."""
+    """Multiplies by a constant; slow when the text says `slow` or `sleep: SECONDS`; wrong in the ways the text says."""
 
     known_ms = None
 
-    def __init__(self, fault, batch):
-        self.fault, self.batch = fault, batch
+    def __init__(self, fault, batch, argument=""):
+        self.fault, self.batch, self.argument = fault, batch, argument
         self.size = 900_000 if fault == "slow" else 300_000
         self.held = np.ones(64 * 2**20 if fault == "big" else 1, np.uint8)
 
@@ -148,6 +148,8 @@ class Network:
         numbers = np.ones(self.size)
         if self.fault == "segfault while timing":
             return segfault
+        if self.fault == "sleep":
+            return lambda: time.sleep(float(self.argument))
         return lambda: np.sqrt(numbers)
 
 
@@ -165,7 +167,7 @@ class Faulty(Runtime):
     def load(self, artefact, target):
         fault, _, argument = artefact.text.partition(": ")
         MENU.get(fault, lambda *_: None)(*([argument] if argument else []))
-        return Network(fault, target.batch)
+        return Network(fault, target.batch, argument)
 
 
 RUNTIME = Faulty()

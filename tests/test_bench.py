@@ -15,8 +15,21 @@ from rich.console import Console
 
 from archdsl.cli.main import run
 from archdsl.errors import ArchError, BackendError, MeasureError, Problem, SpecError, at_argument
-from archdsl.latency import Artefact, Comparison, Ratio, Reference, Target, close_workers
+from archdsl.latency import (
+    Artefact,
+    Comparison,
+    Ratio,
+    Reference,
+    Target,
+    TimingCache,
+    Worker,
+    close_workers,
+    compare,
+)
 from archdsl.latency.against import TimmNetwork, reference_network
+from archdsl.latency.cache.quarantine import Quarantine
+from archdsl.latency.clock.machine import Usage
+from archdsl.latency.clock.runs import Readings
 from archdsl.latency.failure import failed, reason_of
 from archdsl.latency.side_by_side import Standing, side_by_side
 from archdsl.report.bench_table import bench_table, footnotes
@@ -201,6 +214,72 @@ def test_the_command_lists_what_failed_and_ends_well(
     assert json.loads(capsys.readouterr().out)["errors"][0]["rule"] == "crash"
 
 
+class Crashing(Worker):
+    """A worker that one network crashes. asked: the names of each job"""
+
+    def __init__(self, name: str):
+        super().__init__()
+        self.name, self.asked = name, []  # type: str, list[list[str]]
+
+    def run(self, job: Any, *, deadline_s: float) -> Any:
+        names = [artefact["name"] for artefact in job["artefacts"]]
+        self.asked.append(names)
+        if self.name in names:
+            raise CRASH
+        quiet = Readings((1.0, 1.0), (1.0, 1.0), (0, 1), 1, 0.0, Usage(None, None, None))
+        rest = {"runtime_version": "1", "environment": {}, "cores": None, "gpu": None}
+        return {"readings": [quiet.as_json()] * len(names), "peak_memory_bytes": [None] * len(names), **rest}
+
+
+def test_a_network_that_crashes_again_and_again_is_quarantined_by_a_bench_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    worker, cache = Crashing("bb"), TimingCache(tmp_path)
+    monkeypatch.setattr("archdsl.latency.measurement.shared_worker", lambda target: worker)
+
+    def take(*names: str) -> list[Standing]:
+        return side_by_side([Fake(name) for name in names], NULL, tmp_path, cache=cache)
+
+    a, b = take("a", "bb")
+    assert a.timing is not None and b.error is not None and reason_of(b.error) == "crash"  # type: ignore[arg-type]
+    assert Quarantine(tmp_path).networks() == [], "of two in turns nobody knows which crashed; alone it did so twice"
+    take("a", "bb")
+    assert [(one.network, one.crashes) for one in Quarantine(tmp_path).networks()] == [("bb", 3)]
+    worker.asked.clear()
+    a, b = take("a", "bb")
+    assert a.timing is not None and b.error is not None and reason_of(b.error) == "quarantined"  # type: ignore[arg-type]
+    assert worker.asked == [["a"]], "and it does not come near a worker again"
+    with pytest.raises(MeasureError, match="has crashed the worker 3 times"):
+        compare([Fake(name).made(NULL, tmp_path)[0] for name in ("a", "bb")], NULL, cache=cache)
+    assert worker.asked == [["a"]]
+
+
+def test_a_network_alone_is_quarantined_and_a_success_forgives(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    worker, cache = Crashing("bb"), TimingCache(tmp_path)
+    monkeypatch.setattr("archdsl.latency.measurement.shared_worker", lambda target: worker)
+    side_by_side([Fake("bb")], NULL, tmp_path, cache=cache)
+    assert len((tmp_path / "crashes.jsonl").read_text().splitlines()) == 2
+    worker.name = "nobody"
+    side_by_side([Fake("a"), Fake("bb")], NULL, tmp_path, cache=cache)
+    assert (tmp_path / "crashes.jsonl").read_text() == ""
+
+
+def test_a_deadline_is_for_each_network(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    given: list[float | None] = []
+
+    def take(artefacts: Any, target: Target, *, deadline_s: float | None, **more: Any) -> Comparison:
+        given.append(deadline_s)
+        return runtime.compare(artefacts, target)
+
+    runtime = FakeRuntime(monkeypatch, {})
+    monkeypatch.setattr("archdsl.latency.side_by_side.compare", take)
+    bench(capsys, "micro_swin", "micro_swin_free", "--on", "null", "--deadline", "30min")
+    bench(capsys, "micro_swin", "--on", "null")
+    assert given == [2 * 1800.0, None]
+    assert run(["bench", "micro_swin", "--on", "null", "--deadline", "soon"]) == 1
+    assert "--deadline is a time such as" in capsys.readouterr().err
+
+
 # --- the table -------------------------------------------------------------------------------------------------------
 
 
@@ -295,6 +374,29 @@ def test_macs_of_timms_swin_are_those_of_ours(timm: ModuleType) -> None:
     network = reference_network("timm:swin_tiny_patch4_window7_224")
     assert network.macs == pytest.approx(cost("swin_t").macs, rel=1e-3)
     assert network.input_shape == (3, 224, 224)
+
+
+def test_a_model_that_keeps_several_values_in_its_layers_is_counted(timm: ModuleType) -> None:
+    """PyTorch's counter cannot do so while their gradients are wanted."""
+    assert reference_network("timm:pit_ti_224").macs == pytest.approx(0.7e9, rel=0.1)
+
+
+def test_a_model_that_cannot_be_counted_is_told_and_the_others_are_timed(
+    timm: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(network: TimmNetwork) -> int:
+        raise AssertionError("a module that is called twice")
+
+    FakeRuntime(monkeypatch, {})
+    monkeypatch.setattr(TimmNetwork, "macs", property(fails))
+    monkeypatch.setattr(TimmNetwork, "_write", lambda *arguments: None)
+    arguments = ["bench", "micro_swin", "--on", "onnxruntime", "--against", "timm:test_vit"]
+    assert run([*arguments, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [row["spec"] for row in told["results"]] == ["micro_swin"]
+    assert [(each["spec"], each["reason"]) for each in told["failed"]] == [("timm:test_vit", "exception")]
+    assert "AssertionError: a module that is called twice" in told["failed"][0]["message"]
+    assert run(arguments) == 0
 
 
 def test_its_logits_depend_on_the_image(timm: ModuleType) -> None:

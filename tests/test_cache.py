@@ -498,6 +498,19 @@ def test_a_cache_that_cannot_be_used_costs_the_repeat_and_not_the_measurement(tm
         cache.note(repeat())
 
 
+def test_pruning_everything_forgets_the_repeats_where_there_are_no_timings_too(cache):
+    cache.note(repeat())
+    assert cache.prune(Filter(), everything=True, dry_run=True) == []
+    assert cache.repeats("here")
+    assert cache.prune(Filter(), everything=True) == []
+    assert cache.repeats("here") == []
+
+
+def test_pruning_makes_no_file(cache):
+    assert cache.prune(Filter(), everything=True) == []
+    assert not cache.path.exists()
+
+
 def test_pruning_everything_forgets_the_repeats_and_pruning_some_does_not(cache):
     cache.put(network(), FINGERPRINT, timing())
     cache.note(repeat())

@@ -176,7 +176,36 @@ def test_prune_wants_to_know_what(four, capsys, options):
     assert hashes(four) == list("abcd")
 
 
-def test_prune_removes_other_machines_timings_and_keeps_this_ones(cache, capsys):
+@pytest.fixture
+def gpu(monkeypatch):
+    """Sets what this machine's GPU is called, None where nobody can say, and whether it has a driver."""
+    from archdsl.latency.cache import filter as filters
+
+    def set_gpu(name, driver):
+        filters._gpu_here.cache_clear()
+        monkeypatch.setattr(filters, "gpu_name", lambda: name)
+        monkeypatch.setattr(filters, "has_gpu_driver", lambda: driver)
+
+    yield set_gpu
+    filters._gpu_here.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("name", "driver", "kept"),
+    [("NVIDIA H100", True, ["h100"]), (None, True, ["a100", "h100"]), (None, False, [])],
+    ids=["a GPU", "a GPU that cannot be asked", "no GPU"],
+)
+def test_prune_keeps_the_timings_of_a_gpu_that_cannot_be_asked(cache, capsys, gpu, name, driver, kept):
+    """It is hidden by CUDA_VISIBLE_DEVICES, or torch is one for CPUs."""
+    gpu(name, driver)
+    for graph_hash, runtime, device in (("h100", "torch", "NVIDIA H100"), ("a100", "tensorrt", "NVIDIA A100")):
+        put(cache, graph_hash, device=f"cuda {device}", runtime=runtime)
+    assert run(["cache", "prune", "--other-machines"]) == 0
+    assert sorted(hashes(cache)) == kept
+
+
+def test_prune_removes_other_machines_timings_and_keeps_this_ones(cache, capsys, gpu):
+    gpu(None, False)
     put(cache, "mine", device=f"cpu {cpu_name()}")
     put(cache, "theirs", device="cpu another processor")
     put(cache, "gpu", device="cuda another device")

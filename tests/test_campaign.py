@@ -277,6 +277,7 @@ def test_every_objective_says_which_way_is_better() -> None:
         "latency": "minimize",
         "throughput": "maximize",
         "peak_memory": "minimize",
+        "energy": "minimize",
         "params": "minimize",
         "macs": "minimize",
     }
@@ -363,7 +364,7 @@ def test_a_study_cut_in_the_middle_of_a_proposal_is_the_uninterrupted_one(
             raise Stop
         return suggest(*arguments)
 
-    monkeypatch.setattr("archdsl.study.campaign.suggest", suggested)
+    monkeypatch.setattr("archdsl.study.proposals.parameters.suggest", suggested)
     for _ in range(6):
         campaign = fake_campaign(tmp_path / "cut", trials=14, sampler=sampler)
         with pytest.raises(Stop):

@@ -97,6 +97,20 @@ def test_a_wrong_command_line_is_exit_1_with_a_way_out(arguments, capsys):
     assert "hint:" in shown.err and shown.out == "" and "Traceback" not in shown.err
 
 
+@pytest.mark.parametrize("arguments", [[], ["cache"]])
+def test_a_command_without_its_verb_prints_its_help(arguments, capsys):
+    assert run(arguments) == 0
+    shown = capsys.readouterr()
+    assert shown.out.startswith("Usage: archdsl") and "Commands:" in shown.out and shown.err == ""
+
+
+def test_a_training_that_has_not_ended_says_how_it_is_ended(tmp_path, capsys):
+    (tmp_path / "spec.yaml").write_text(MICRO)
+    (tmp_path / "train.json").write_text("{}")
+    assert run(["build", str(tmp_path)]) == 1
+    assert f"archdsl train … --out {tmp_path} --resume" in capsys.readouterr().err
+
+
 def test_a_bug_of_ours_is_exit_2_without_a_traceback(monkeypatch, micro, capsys):
     monkeypatch.setattr("archdsl.cli.check.cost", lambda spec: 1 / 0)
     monkeypatch.delenv("ARCHDSL_DEBUG", raising=False)
@@ -180,6 +194,26 @@ def test_bench_compares_side_by_side(micro, capsys):
     for row in results:
         assert row["ci_low_ms"] <= row["median_ms"] <= row["ci_high_ms"] and row["runs"] >= 1
     assert results[0]["ratio"] == 1.0
+
+
+def test_doctor_tells_of_libraries_that_are_installed_and_broken(capsys, monkeypatch):
+    """Their packages are there, so versions can be read; importing them fails."""
+
+    def broken():
+        raise RuntimeError("a driver of another age")
+
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.setattr("archdsl.latency.runtimes.openvino_runtime.RUNTIME.version", broken)
+    assert run(["doctor", "--json"]) == 0
+    findings = {finding["subject"]: finding for finding in json.loads(capsys.readouterr().out)["findings"]}
+    for name in ("onnxruntime", "onnxruntime-tensorrt"):
+        told = findings[f"runtime {name}"]
+        assert not told["ready"] and "`import onnxruntime` fails: " in told["found"] and told["fix"]
+    assert "a driver of another age" in findings["runtime openvino"]["found"]
+    assert findings["runtime torch"]["ready"] and findings["torch"]["ready"]
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert run(["doctor"]) == 0
+    assert "`import torch` fails" in capsys.readouterr().out
 
 
 def test_doctor_names_every_runtime_and_what_brings_it(capsys):

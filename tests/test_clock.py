@@ -106,6 +106,56 @@ def test_the_runs_that_are_wanted_at_least_are_those_of_all_sittings():
     assert 3 <= len(readings.wall_ms) <= 12
 
 
+class Clock:
+    """A clock that only runs while something takes its time."""
+
+    def __init__(self):
+        self.now_s = 0.0
+
+    def perf_counter(self):
+        return self.now_s
+
+    def perf_counter_ns(self):
+        return round(self.now_s * 1e9)
+
+    process_time_ns = perf_counter_ns
+
+    def taking(self, seconds):
+        def call():
+            self.now_s += seconds
+
+        return call
+
+
+@pytest.mark.parametrize(
+    ("seconds", "sittings", "least_s"),
+    [([15.0], 1, 75), ([15.0, 0.01], 1, 75), ([15.0, 8.0], 1, 115), ([0.5], 3, 4), ([0.3, 0.001], 3, 4)],
+    ids=str,
+)
+def test_slow_callables_have_one_sitting_and_say_how_long_they_will_take(monkeypatch, seconds, sittings, least_s):
+    clock, told, warm_at = Clock(), [], []
+    monkeypatch.setattr("archdsl.latency.clock.runs.time", clock)
+    calls = [clock.taking(one) for one in seconds]
+    pace = Pace(budget_s=2.0, sittings=3)
+    taken = interleave(
+        calls,
+        pace,
+        anew=lambda i: clock.taking(seconds[i]),
+        warm=lambda most_s: (told.append(most_s), warm_at.append(clock.now_s)),
+    )
+    took_s = clock.now_s - warm_at[0]
+    assert [one.num_sittings for one in taken] == [sittings] * len(seconds)
+    assert least_s <= took_s <= told[0] < 1.6 * took_s + 12 and len(told) == 1
+
+
+def test_each_run_knows_which_of_all_calls_it_was():
+    pace = Pace(budget_s=0.01, min_runs=6, max_runs=6, warmup_s=0)
+    first, second = interleave([lambda: None, lambda: None], pace)
+    assert first.warmup == 1
+    assert first.numbers == second.numbers == (2, 3, 4, 6, 7, 8)  # 0 warms up, 1 and 5 begin a turn
+    assert time_callable(lambda: None, Pace(budget_s=0.01, min_runs=3, max_runs=3, warmup_s=0)).numbers == (1, 2, 3)
+
+
 def test_no_callable_is_there_more_than_twice_while_they_are_made_anew():
     class Call:
         alive = most = 0

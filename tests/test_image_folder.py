@@ -6,6 +6,7 @@ import io
 import logging
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -149,6 +150,58 @@ def test_a_validation_set_of_nothing_but_corrupt_files_ends_with_a_reason(tmp_pa
         train(model, opened(root), changed(batch=6), seed=0)
 
 
+def test_whatever_a_decoder_raises_is_a_file_that_cannot_be_read(tmp_path, monkeypatch):
+    data = opened(write_images(tmp_path, train=4, val=1))
+    broken = data.train[0][0]
+    plain = data.reader.open
+
+    def odd(item: str) -> Image.Image:
+        if item == broken:
+            raise NotImplementedError("Unimplemented pixel format 1")
+        return plain(item)
+
+    monkeypatch.setattr(data.reader, "open", odd)
+    list(data.train_batches(6, seed=0, epoch=0))
+    assert data.corrupt == {broken: "NotImplementedError: Unimplemented pixel format 1"}
+
+
+@pytest.mark.alone
+def test_a_killed_decoding_process_is_told_and_the_next_training_gets_others(tmp_path):
+    data = opened(write_images(tmp_path, train=6, val=1), workers=1)
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3))
+
+    def kill(epoch: object) -> None:
+        os.kill(data._loader._iterator._workers[0].pid, signal.SIGKILL)
+
+    recipe = changed(batch=6)
+    with pytest.raises(TrainingError, match=r"a process that decodes images has ended(.|\n)*worker-lost(.|\n)*fewer"):
+        train(model, data, recipe, seed=0, report=kill)
+    assert train(model, data, changed(batch=6, epochs=1), seed=0).epochs == 1
+    data.close()
+
+
+def test_a_folder_in_the_home_is_the_same_data_from_wherever_it_is_read(tmp_path, monkeypatch):
+    write_images(tmp_path / "home/data", train=2, val=1)
+    (tmp_path / "a/b").mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    keys = []
+    for folder in ("a", "a/b"):
+        monkeypatch.chdir(tmp_path / folder)
+        keys.append(opened(Path("~/data")).key())
+    assert keys[0] == keys[1] == opened(tmp_path / "home/data").key()
+
+
+def test_sources_that_differ_in_what_is_judged_read_differently():
+    for name in ("imagefolder", "hf"):
+        texts = [
+            parse_source({"type": name, "path": "/x", **fields}).text()
+            for fields in ({}, {"val_part": 0.2}, {"crop": 1.0}, {"min_area": 0.3}, {"workers": 7})
+        ]
+        assert texts[:4] == [f"{name}:/x{end}" for end in ("", " val_part=0.2", " crop=1.0", " min_area=0.3")]
+        assert texts[4] == texts[0], "who decodes changes no image"
+    assert parse_source({"type": "hf", "path": "/x", "image": "left"}).text() == "hf:/x image=left"
+
+
 def test_augmented_images_are_others_and_as_many(timm, tmp_path):
     root = write_images(tmp_path, train=4, val=1)
     (root / "train/zebra/0.jpg").write_bytes(b"nothing")
@@ -252,6 +305,22 @@ def test_labels_of_another_split_must_be_classes_of_train(saved):
     saved["test"].columns["label"][0] = 7
     with pytest.raises(TrainingError, match=r"split test has labels that are no class of train: 7"):
         SavedDataset(path="/x").open((8, 8))
+
+
+def test_classes_of_another_split_are_found_by_name(saved):
+    saved["test"].features = {"image": FakeImage(), "label": FakeLabel(list(reversed(CLASSES)))}
+    data = SavedDataset(path="/x", workers=0).open((8, 8))
+    assert [label for _, label in data.val] == [2, 1, 0, 2, 1, 0]
+    saved["test"].features["label"] = FakeLabel([*CLASSES[:2], "gnu"])
+    with pytest.raises(TrainingError, match=r"split test has labels that are no class of train: 'gnu'"):
+        SavedDataset(path="/x").open((8, 8))
+
+
+def test_other_images_of_a_dataset_are_other_data(saved):
+    for split in saved.values():
+        split.features = {"left": FakeImage(), "right": FakeImage(), "label": split.features["label"]}
+    keys = [SavedDataset(path="/x", image=column).open((8, 8)).key() for column in ("left", "right")]
+    assert keys[0] != keys[1]
 
 
 def test_without_the_library_the_way_to_get_it_is_told(monkeypatch):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,22 @@ def test_a_lease_is_renewed_while_its_worker_lives(place: Place) -> None:
         assert lease_until() >= first + 1.0
         worker.tell(lease, 1.0)
     assert other.states == ["COMPLETE"]
+
+
+def test_a_renewal_that_was_not_written_counts_for_nothing(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = place()
+    lease = worker.take()
+    until = lease.until
+
+    @contextlib.contextmanager
+    def taken() -> Iterator[float]:
+        yield time.time() + 30
+        raise OSError("injected: the turn could not be ended")
+
+    monkeypatch.setattr(worker.turns, "taken", taken)
+    with pytest.raises(OSError, match="injected"):
+        worker.leases._renew()
+    assert lease.until == until
 
 
 def test_a_trial_whose_holder_died_while_taking_it_is_put_back_at_once(place: Place) -> None:

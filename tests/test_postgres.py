@@ -9,11 +9,15 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 import optuna
 import pytest
 from fake_study import FakeTraining, fake_campaign
+from optuna.distributions import IntDistribution
+from optuna.exceptions import StorageInternalError
 from postgres import PASSWORD, server, why_not
 from test_campaign import Stop, forget_owner, told
 from test_leases import LONG, Worker
@@ -21,7 +25,8 @@ from test_search_cli import zombie
 
 from archdsl.errors import StudyError
 from archdsl.spec import Spec
-from archdsl.study.storage.leases import Lost
+from archdsl.study.events import TrialEnded
+from archdsl.study.storage.leases import Lease, Lost
 from archdsl.study.storage.opening import forget_study, open_storage
 from archdsl.study.storage.turns import PostgresTurns, turns_of
 
@@ -98,6 +103,134 @@ def test_a_turn_whose_connection_was_cut_is_taken_anew(url: str) -> None:
     with turns.taken():
         pass
     turns.close()
+
+
+def test_a_turn_is_there_as_a_whole_or_not_at_all(url: str) -> None:
+    worker = Worker(url)
+
+    def half_a_turn() -> None:
+        with worker.turns.taken() as now:
+            lease = worker.leases.take(now)
+            worker.leases.write(lease, {"name": "one", "hash": "h"})
+            assert len(worker.study.get_trials()) == 1
+            raise Stop
+
+    with pytest.raises(Stop):
+        half_a_turn()
+    assert Worker(url).study.get_trials() == []
+
+
+def test_nobody_sees_a_turn_before_it_is_over(url: str) -> None:
+    worker, other = Worker(url), Worker(url)
+    with worker.turns.taken() as now:
+        worker.leases.take(now)
+        assert other.study.get_trials() == []
+    assert len(other.study.get_trials()) == 1
+
+
+def test_only_the_turn_that_finishes_something_waits_for_the_disk(url: str) -> None:
+    worker = Worker(url)
+    assert waits(worker) == "off"
+    for durable, setting in ((False, "off"), (True, "on"), (False, "off")):
+        with worker.turns.taken(durable=durable):
+            assert waits(worker) == setting
+    with worker.turns.together():
+        assert waits(worker) == "off"
+
+
+def waits(worker: Worker) -> str:
+    """Whether a commit of this worker, now, would wait for the disk."""
+    from sqlalchemy import text
+
+    with worker.storage.scoped_session() as session:  # type: ignore[attr-defined]
+        return str(session.scalar(text("SHOW synchronous_commit")))
+
+
+def test_a_worker_that_falls_silent_in_its_turn_loses_it(url: str) -> None:
+    silent, other = Worker(url), Worker(url)
+    silent.turns = turns_of(silent.storage, "s", patience_s=1)
+
+    def late() -> None:
+        with silent.turns.taken() as now:
+            lease = silent.leases.take(now)
+            other.tell(other.take(), 1.0)  # waits for the turn, and has it half a second later
+            silent.leases.write(lease, {"name": "late"})
+
+    with pytest.raises(StorageInternalError):
+        late()
+    assert other.states == ["COMPLETE"]
+    with silent.turns.taken() as now:
+        assert silent.leases.take(now).number == 1
+
+
+def refused_once(worker: Worker, lease: Lease) -> None:
+    """What a worker does that has lost its trial to one that is as far as itself: Optuna swallows the refusal."""
+    knob = IntDistribution(0, 9)
+    for name in ("x", "x", "y"):
+        worker.study._storage.set_trial_param(lease.trial_id, name, 1.0, knob)
+
+
+def refused_at_last(worker: Worker, lease: Lease) -> None:
+    """The same, with nothing behind it that could tell."""
+    for _ in range(2):
+        worker.study._storage.set_trial_param(lease.trial_id, "z", 1.0, IntDistribution(0, 9))
+
+
+def test_a_turn_in_which_a_write_was_refused_is_an_error(url: str) -> None:
+    worker = Worker(url)
+    with worker.turns.taken() as now:
+        lease = worker.leases.take(now)
+    with pytest.raises(StorageInternalError), worker.leases.holding(lease):
+        refused_once(worker, lease)
+    with pytest.raises(StorageInternalError, match="rolled back"), worker.leases.holding(lease):
+        refused_at_last(worker, lease)
+    assert worker.study.get_trials()[0].params == {}
+
+
+def test_what_is_written_together_is_there_afterwards_all_at_once(url: str) -> None:
+    worker, other = Worker(url), Worker(url)
+    with worker.turns.taken() as now:
+        lease = worker.leases.take(now)
+    with worker.turns.together():
+        for name in ("x", "y"):
+            lease.trial.suggest_int(name, 0, 9)
+        assert other.study.get_trials()[0].params == {}
+    assert set(other.study.get_trials()[0].params) == {"x", "y"}
+
+
+def test_outside_a_turn_a_refused_write_harms_none_behind_it(url: str) -> None:
+    worker = Worker(url)
+    with worker.turns.taken() as now:
+        lease = worker.leases.take(now)
+    with worker.turns.together():
+        refused_once(worker, lease)
+    assert "y" in worker.study.get_trials()[0].params
+
+
+def test_a_trial_takes_few_statements(url: str, tmp_path: Path) -> None:
+    """By Optuna's own ways each call is a transaction, and each attribute a call: more than twice as many."""
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
+
+    names = ("before_cursor_execute", "begin", "commit")
+    sent, at_trial = 0, []
+
+    def count(*anything: object) -> None:
+        nonlocal sent
+        sent += 1
+
+    def listen(found: object) -> None:
+        if isinstance(found, TrialEnded):
+            at_trial.append(sent)
+
+    for name in names:
+        event.listen(Engine, name, count)
+    fake_campaign(tmp_path, trials=8, storage=url, sampler="random", listen=listen).run()
+    for name in names:
+        event.remove(Engine, name, count)
+    num_knobs = 7
+    a_trial = median(after - before for before, after in pairwise(at_trial))
+    assert a_trial <= 62 + 2 * num_knobs
 
 
 def cut_all_others(url: str) -> None:

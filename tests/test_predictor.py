@@ -22,16 +22,17 @@ from archdsl.cli.main import run
 from archdsl.compiler import compile
 from archdsl.errors import MeasureError
 from archdsl.ir.graph import Graph
-from archdsl.latency import Target, TimingCache, close_workers, compare, measure
+from archdsl.latency import Target, Timing, TimingCache, close_workers, compare, measure
 from archdsl.latency.expected import expected_of
 from archdsl.latency.failure import reason_of
 from archdsl.latency.predictor import calibration
 from archdsl.latency.predictor.calibration import Subject, calibrate, choose_segments, take
 from archdsl.latency.predictor.model import RatioModel, Sample, byte_price
+from archdsl.latency.predictor.networks import Network, networks_of
 from archdsl.latency.predictor.predictor import Calibrated, Parts, Prediction, Predictor
 from archdsl.latency.predictor.segments import segment_artefact
 from archdsl.passes.segments import segments_of
-from archdsl.report.prediction import Network, forecast, known_latencies, networks_of
+from archdsl.report.prediction import beside, forecast, known_latencies
 from archdsl.report.prediction_check import check, fitted_line, hold_out, mape, spearman
 from archdsl.report.prediction_rows import differences
 
@@ -148,7 +149,39 @@ def test_moves_are_priced_by_their_bytes():
     same = byte_price([1000] * 3, [0.1, 0.1, 0.1])
     assert same is not None and same.ms(2000) == pytest.approx(0.2)
     falling = byte_price([1000, 2000, 4000], [0.3, 0.2, 0.1])
-    assert falling is not None and falling.slope_ms > 0 and falling.start_ms == 0
+    assert falling is not None and falling.slope_ms == 0 and 0.1 < falling.start_ms < 0.3
+
+
+SIZES = [25_088, 50_176, 100_352, 200_704, 401_408, 802_816]
+
+
+def test_a_move_that_seems_to_take_nothing_does_not_decide_what_all_cost():
+    """It was timed at what a call takes, or below: a short move may be."""
+    sound = byte_price(SIZES, [0.004, 0.006, 0.011, 0.02, 0.041, 0.08])
+    dipped = byte_price(SIZES, [0.0, 0.006, 0.011, 0.02, 0.041, 0.08])
+    assert sound is not None and dipped is not None
+    for size in SIZES[2:]:
+        assert dipped.ms(size) == pytest.approx(sound.ms(size), rel=0.1)
+    assert dipped.spread < 0.3
+    same = byte_price([1000] * 4, [0.1, 0.1, 0.0, 0.1])
+    assert same is not None and same.ms(1000) == pytest.approx(0.1, rel=0.3)
+
+
+def test_moves_that_take_the_same_whatever_their_size_have_one_price():
+    flat = byte_price([4096, 8192, 16_384], [0.00069, 0.00062, 0.00064])
+    assert flat is not None and flat.spread == 0.1
+    assert [flat.ms(size) for size in (4096, 65_536)] == [pytest.approx(0.00065, rel=0.03)] * 2
+
+
+def test_where_most_moves_seem_to_take_nothing_the_others_still_count():
+    price = byte_price([1000, 2000, 4000], [0.0, 0.0, 0.3])
+    assert price is not None and 0.01 < price.ms(4000) < 0.3 and price.spread > 0.5
+
+
+@pytest.mark.parametrize("times_ms", [[0.0] * 3, [0.0, 0.0, 0.3], [0.3, 0.0, 0.0], [0.0, 0.1, 0.5]])
+def test_a_price_is_never_below_zero(times_ms: list[float]):
+    price = byte_price([1000, 2000, 4000], times_ms)
+    assert price is not None and all(0 <= price.ms(size) < 1 for size in (0, 1000, 10_000)) and price.spread >= 0.1
 
 
 # --- a machine whose latency is a formula ---------------------------------------------------------------------------
@@ -195,6 +228,51 @@ def test_a_second_prediction_measures_nothing(networks: list[Network]):
         assert (other.calibration.segments_measured, other.calibration.networks_measured) == (0, 0)
         medians = [prediction.median_ms for _, prediction in other.predicted]
         assert medians == pytest.approx([prediction.median_ms for _, prediction in first.predicted], rel=1e-9)
+
+
+def test_all_segments_that_are_known_are_used_however_many_they_are(
+    networks: list[Network], monkeypatch: pytest.MonkeyPatch
+):
+    cache = TimingCache()
+    first = forecast(networks, NULL, cache=cache, num_networks=3, most_segments=1000)
+    known = forecast(networks, NULL, cache=cache, only_known=True, most_segments=8)
+    assert not first.refused and not known.refused
+    assert known.calibration.segments == first.calibration.segments > 8
+
+
+class Contended:
+    """`compare` whose medians and contention are told beforehand; it keeps its timings as the real one does."""
+
+    def __init__(self, *told: tuple[float, bool]):
+        self.told = list(told)
+
+    def __call__(self, artefacts: Any, target: Target, *, cache: Any = None, **how: Any) -> Any:
+        median_ms, contended = self.told.pop(0)
+        busy = {"contended": contended, "contention": "others" if contended else None}
+        changes = dict.fromkeys(("median_ms", "ci_low_ms", "ci_high_ms", "p5_ms", "p95_ms", "p99_ms"), median_ms)
+        found = compare(artefacts, target, **how)
+        timings = tuple(timing.model_copy(update={**changes, **busy}) for timing in found.timings)
+        assert cache is not None, "how far measurements differ here is learnt and used each time"
+        for artefact, timing in zip(artefacts, timings, strict=True):
+            cache.put(artefact, target.fingerprint(), timing)
+        return replace(found, timings=timings)
+
+
+@pytest.mark.parametrize(
+    ("told", "counts"),
+    [([(1.0, True), (2.0, False)], 2.0), ([(1.0, True), (2.0, True), (3.0, True)], 1.0), ([(1.0, False)], 1.0)],
+    ids=["the second is calmer", "none is calmer", "the first is calm"],
+)
+def test_the_calmest_attempt_is_what_is_returned_and_what_is_kept(
+    told: list[tuple[float, bool]], counts: float, monkeypatch: pytest.MonkeyPatch
+):
+    cache, subject = TimingCache(), Subject.call(NULL)
+    attempts = Contended(*told)
+    monkeypatch.setattr(calibration, "compare", attempts)
+    (found,) = take([subject], NULL, cache=cache).timings
+    kept = subject.known(NULL, cache)
+    assert (found.median_ms, attempts.told) == (counts, [])
+    assert kept is not None and kept.median_ms == counts
 
 
 def test_the_cache_says_what_is_a_segment(networks: list[Network]):
@@ -246,7 +324,7 @@ def test_a_network_with_an_unknown_segment_is_not_predicted(predictor: Predictor
 def test_a_network_far_from_the_calibration_is_not_predicted(predictor: Predictor, networks: list[Network]):
     near = networks[0].parts
     block = max(near.counts, key=lambda key: near.segments[key].cost.macs)
-    far = Parts("deep", {**near.counts, block: 40}, near.segments)
+    far = replace(near, name="deep", counts={**near.counts, block: 40})
     with pytest.raises(
         MeasureError, match=r"the segments of deep take .* ms together, .*: too far to predict"
     ) as error:
@@ -455,6 +533,29 @@ def test_the_command_shows_the_fastest(space_file: str, capfd: pytest.CaptureFix
     assert "MACs, a line" in shown.out and "timing" in shown.err
 
 
+def test_a_table_that_cannot_be_written_is_told_before_anything_is_timed(
+    space_file: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    for path in (tmp_path / "no such folder" / "all.csv", tmp_path):
+        assert run(["predict", space_file, "--on", "null", "--sample", "4", "--csv", str(path)]) == 1
+        shown = capfd.readouterr()
+        assert "[cannot-write]" in shown.err and "looking at" not in shown.err and not shown.out
+    before = {path.name for path in tmp_path.iterdir()}
+    assert run(["predict", space_file, "--on", "null", "--sample", "4", "--csv", str(tmp_path / "all.csv")]) == 0
+    assert {path.name for path in tmp_path.iterdir()} - before - {"cache"} == {"all.csv"}
+
+
+@pytest.mark.parametrize(
+    ("networks", "told"), [("3", "only 1 network is left to check"), ("4", "no network is left to check")]
+)
+def test_how_many_networks_are_left_to_check_is_told(
+    space_file: str, capfd: pytest.CaptureFixture[str], networks: str, told: str
+):
+    arguments = ["predict", space_file, "--on", "null", "--sample", "4", "--networks", networks, "--check", "5"]
+    assert run(arguments) == 0
+    assert told in capfd.readouterr().err
+
+
 def test_nothing_known_and_nothing_to_be_measured(space_file: str, capfd: pytest.CaptureFixture[str]):
     assert run(["predict", space_file, "--on", "null", "--no-measure"]) == 2
     assert "no segment was ever timed on null" in capfd.readouterr().err
@@ -474,10 +575,13 @@ def test_show_tells_predicted_latencies_once_they_are_known(
     facts = predicted_json(capfd, space_file, "--on", "null", "--networks", "3")
     assert run(["show", space_file]) == 0
     fastest = facts["predictions"][0]["median_ms"]
-    assert f"predicted latency: {fastest:.4g} to " in capfd.readouterr().out
+    shown = capfd.readouterr().out
+    assert f"predicted latency: {fastest:.4g} to " in shown
+    assert f"(of {len(facts['predictions'])} networks on null on cpu, fp32, batch 1;" in shown
     assert run(["show", space_file, "--json"]) == 0
     known = json.loads(capfd.readouterr().out)["predicted_latency"]
     assert known["low_ms"] == pytest.approx(fastest) and known["target"]["runtime"] == "null"
+    assert known["num_predicted"] == len(facts["predictions"])
 
 
 def test_bench_measures_the_first_network_and_predicts_the_others(capfd: pytest.CaptureFixture[str]):
@@ -493,9 +597,38 @@ def test_bench_measures_the_first_network_and_predicts_the_others(capfd: pytest.
     assert "≈ is predicted" in capfd.readouterr().out
 
 
+def test_the_same_segments_in_another_order_are_another_network():
+    """It was not measured, though the predictor cannot tell it from one that was."""
+    plain = {"stages.0.shift": False}
+    specs = [archdsl.load("micro_swin", set={**plain, "stages.0.mlp_ratio": ratios}) for ratios in ([2, 4], [4, 2])]
+    first, second = beside(specs, NULL)
+    assert first.network.hash != second.network.hash
+    assert first.network.parts.counts == second.network.parts.counts
+    assert isinstance(first.result, Timing) and isinstance(second.result, Prediction)
+    again = beside([specs[0], specs[0]], NULL)
+    assert all(isinstance(one.result, Timing) for one in again)
+
+
 def test_bench_does_not_predict_other_forms(capfd: pytest.CaptureFixture[str]):
-    assert run(["bench", "micro_swin", "--on", "null", "--predict", "--form", "train"]) == 1
-    assert "--predict is about our own networks in their deploy form" in capfd.readouterr().err
+    for options in (["--form", "train"], ["--deadline", "5min"]):
+        assert run(["bench", "micro_swin", "--on", "null", "--predict", *options]) == 1
+        shown = capfd.readouterr().err
+        assert "--predict is about our own networks in their deploy form" in shown and " ".join(options) in shown
+
+
+def test_a_target_on_which_nothing_is_predicted_does_not_stop_the_others(capfd: pytest.CaptureFixture[str]):
+    arguments = ["bench", "micro_swin", "micro_swin_free", "--predict", "--on", "torch,null,null:cuda"]
+    assert run([*arguments, "--json"]) == 0
+    told = json.loads(capfd.readouterr().out)
+    assert [row["target"]["runtime"] for row in told["results"]] == ["null", "null"]
+    assert [(each["target"]["runtime"], each["reason"]) for each in told["failed"]] == [("torch", "wrong-artefact")]
+    assert [(each["target"]["device"], each["reason"]) for each in told["skipped"]] == [("cuda", "unknown-name")]
+    assert run(arguments) == 0
+    shown = capfd.readouterr().out
+    assert "failed: torch on cpu, fp32, batch 1: torch is given whole specs" in shown
+    assert "skipped: null on cuda, fp32, batch 1: " in shown
+    assert run(["bench", "micro_swin", "--predict", "--on", "torch", "--json"]) == 2
+    assert json.loads(capfd.readouterr().out)["errors"][0]["rule"] == "wrong-artefact"
 
 
 # --- for real -------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -10,13 +11,15 @@ import pytest
 from archdsl.cli.main import run
 from archdsl.errors import MeasureError
 from archdsl.latency import RUNTIMES, Artefact, Target, Worker, artefact_of, network_for, network_of, profile_networks
-from archdsl.latency.failure import reason_of
+from archdsl.latency.clock.runs import Pace
+from archdsl.latency.failure import failed, reason_of
 from archdsl.latency.profile.op_kinds import KIND_OF, KINDS, Attribution, kinds_of
 from archdsl.latency.profile.op_names import KnownNames
 from archdsl.latency.profile.shares import UNATTRIBUTED, rows_of
 from archdsl.latency.runtimes import OpProfile, OpTime, Profilable, runtime
 from archdsl.latency.runtimes.onnx_profile import OnnxNode, kernels_by_run, sources_of
 from archdsl.latency.stand_in import stand_in_weights
+from archdsl.latency.worker.main import profiled
 from archdsl.ops import OPS
 from archdsl.spec.load import load
 from archdsl.spec.lower import lower
@@ -63,7 +66,7 @@ def rows(runtime_name, spec, form, folder, size=64):
     profiler = loaded.profiler(image)
     for _ in range(3):
         profiler.run()
-    return list(rows_of(profiler.finish(1), Attribution(network_for(spec, target, form).graph)))
+    return list(rows_of(profiler.finish([1, 2]), Attribution(network_for(spec, target, form).graph)))
 
 
 @pytest.mark.parametrize("form", ["drawn", "train", "deploy"])
@@ -185,6 +188,55 @@ def test_forms_side_by_side_in_the_worker(tmp_path):
         for one in (drawn, compiled)
     ]
     assert moved[0] > moved[1]
+
+
+def test_a_profile_counts_the_runs_that_the_latency_counts():
+    class Loaded:
+        known_ms, runs, counted = None, 0, ()
+
+        def timed(self, x):
+            return lambda: None
+
+        def profiler(self, x):
+            return self
+
+        def run(self):
+            self.runs += 1
+
+        def finish(self, counted):
+            self.counted = counted
+
+    loaded = Loaded()
+    (plain,), _ = profiled([(loaded, np.zeros(1))], Pace(budget_s=0.05, max_runs=30), None, Target("null"))
+    assert len(loaded.counted) == len(plain.wall_ms) == 30
+    warmup = loaded.runs - 30 - 10  # ten turns, each with one to begin
+    assert loaded.counted[:4] == (warmup + 1, warmup + 2, warmup + 3, warmup + 5)
+
+
+@pytest.mark.parametrize(
+    ("on", "device"),
+    [(["torch:cuda"], "cuda"), (["torch", "--device", "cuda"], "cuda"), (["torch"], "cpu"), (["tensorrt"], "cuda")],
+)
+def test_a_profile_is_taken_on_the_device_that_is_asked_for(on, device, monkeypatch, capfd):
+    asked = []
+
+    def take(networks, target, **how):
+        asked.append(target)
+        raise failed("no-profile", "far enough")
+
+    monkeypatch.setattr("archdsl.cli.profile.profile_networks", take)
+    monkeypatch.setattr("archdsl.cli.profile.artefact_of", lambda *arguments, **how: None)
+    monkeypatch.setattr("archdsl.latency.target.Target.fingerprint", lambda target: "")
+    assert run(["profile", "micro_swin", "--on", *on]) == 2
+    assert [target.device for target in asked] == [device] and "far enough" in capfd.readouterr().err
+
+
+def test_a_runtime_that_is_missing_is_told_before_anything_is_timed(capfd):
+    if find_spec("tensorrt") is not None:
+        pytest.skip("TensorRT is installed")
+    assert run(["profile", "micro_swin", "--on", "tensorrt"]) == 2
+    shown = capfd.readouterr().err
+    assert "[runtime-missing]" in shown and "profiling on" not in shown
 
 
 @pytest.mark.alone

@@ -28,7 +28,8 @@ def test_every_shipped_recipe_is_named_as_its_file_and_loads():
 
 def test_the_quick_recipe_asks_for_nothing_but_torch():
     quick = RECIPES["quick"]
-    assert quick.needs_timm == [] and not quick.mixes and not quick.augments
+    assert not quick.mixes and not quick.augments
+    assert quick.optimizer == "adamw" and quick.ema_decay is None
     assert (quick.init, quick.epochs, quick.batch, quick.lr) == ("fan_in", 2, 32, 4e-3)
     assert (quick.schedule, quick.warmup, quick.clip_grad, quick.amp) == ("one_cycle", 0.2, 1.0, "auto")
 

@@ -93,6 +93,20 @@ def test_measurements_under_another_load_or_on_another_target_are_no_repeats():
     assert place_of(timing(clock_state="unlocked at 900 of 1980 MHz")) == place_of(timing())
 
 
+def test_on_a_machine_of_many_busy_cores_there_is_something_to_learn_from():
+    """Loads of 15 to 25 cores are about the same, and one core more or less is much where few are busy."""
+    random = np.random.default_rng(0)
+    places = {place_of(timing(busy_neighbours=float(busy))) for busy in random.normal(20, 3, 100).clip(15, 25)}
+    assert len(places) <= 2
+    few = [place_of(timing(busy_neighbours=float(busy))) for busy in (0, 1, 2, 4, 8, 16, 32)]
+    assert len(set(few)) == 7
+    assert place_of(timing(busy_neighbours=3.2)) == place_of(timing(busy_neighbours=5.4)) == few[3]
+
+
+def test_precisions_and_batches_of_a_device_are_at_one_place_as_the_text_says():
+    assert place_of(timing(precision="fp32", batch=1)) == place_of(timing(precision="bf16", batch=64))
+
+
 def test_the_points_of_students_t_are_those_of_the_tables():
     known = {(0.95, 1): 12.706, (0.95, 4): 2.776, (0.95, 24): 2.064, (0.95, 120): 1.980, (0.99, 40): 2.704}
     for (level, freedom), point in known.items():

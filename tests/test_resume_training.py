@@ -242,6 +242,42 @@ def test_on_a_cpu_the_micro_batch_is_what_fits_in_half_of_the_free_memory():
     assert free is None or 2**20 < free < 2**50
 
 
+class Pooled(nn.Module):
+    """A batch norm that sees one position an image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.head = nn.BatchNorm1d(3), nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.head(self.norm(x.mean((2, 3))))
+        return y
+
+
+def test_micro_batches_are_alike_so_a_batch_norm_after_pooling_gets_no_single_image():
+    assert train(Pooled(), Bright(), changed(epochs=1), seed=0, micro_batch=31).epochs == 1
+
+
+def test_a_batch_norm_after_pooling_that_gets_a_single_image_is_told(monkeypatch):
+    with pytest.raises(TrainingError, match=r"batch norm over single positions(.|\n)*\[batch\](.|\n)*--micro-batch"):
+        train(Pooled(), Bright(), changed(epochs=1), seed=0, micro_batch=1)
+    monkeypatch.setattr("archdsl.training.loop.PROBE_FROM_PIXELS", 1)
+    assert train(Pooled(), Bright(), changed(epochs=1), seed=0).epochs == 1, "measuring takes more than one image"
+
+
+def test_another_micro_batch_may_be_asked_for_when_going_on():
+    first = Training(toy_network(), Bright(), TOY, seed=0, micro_batch=16)
+    first.run_epoch()
+    first.micro_batch = 8  # as memory had it
+    state = first.state()
+    found = {}
+    for asked in (None, 16, 4):
+        again = Training(toy_network(), Bright(), TOY, seed=0, micro_batch=asked)
+        again.resume(state)
+        found[asked] = again.micro_batch
+    assert found == {None: 8, 16: 8, 4: 4}
+
+
 def test_a_large_batch_is_measured_before_a_cpu_is_given_it(monkeypatch):
     monkeypatch.setattr("archdsl.training.loop.PROBE_FROM_PIXELS", 1)
     monkeypatch.setattr("archdsl.training.memory.free_memory_bytes", lambda: 1)

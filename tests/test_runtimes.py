@@ -243,6 +243,13 @@ def test_a_session_that_fell_back_to_the_cpu_is_refused():
     assert reason_of(caught.value) == "runtime-missing"
 
 
+def test_a_library_that_cannot_be_imported_is_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MeasureError, match="`import onnxruntime` fails") as caught:
+        Target("onnxruntime", device="cuda").fingerprint()
+    assert reason_of(caught.value) == "runtime-missing"
+
+
 def test_no_provider_for_gpus_is_told_with_the_command_that_brings_it():
     onnxruntime = pytest.importorskip("onnxruntime")
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
@@ -461,7 +468,7 @@ def test_the_layers_of_an_engine_are_told_by_the_nodes_they_compute(trt, tmp_pat
     profiler = loaded.profiler(np.ones((BATCH, 3, 16, 16), np.float32))
     for _ in range(4):
         profiler.run()
-    found = profiler.finish(1)
+    found = profiler.finish([1, 2, 3])
     assert found.runs == 3 and len(found.ops) == len(loaded.layers) > 0
     rows = list(rows_of(found, Attribution(network_for(TINY, target).graph)))
     assert {"linear", "attention"} <= {row.kind for row in rows}
@@ -481,7 +488,7 @@ def test_a_layer_of_several_nodes_is_told_by_the_first_and_one_that_is_not_known
     )
     profiler = EngineProfiler(loaded, fused, np.ones((BATCH, 3, 16, 16), np.float32), HostBuffers())
     profiler.run()
-    first, second, *others = sorted(profiler.finish(0).ops, key=lambda op: (op.op_type == "unknown", op.op_type))
+    first, second, *others = sorted(profiler.finish([0]).ops, key=lambda op: (op.op_type == "unknown", op.op_type))
     assert (second.name, second.also, second.op_type, second.inserted) == (
         "stages.0.norm",
         ("stages.0.fc",),

@@ -17,7 +17,7 @@ import pytest
 from archdsl.cli.main import run
 from archdsl.cli.output import seconds
 from archdsl.errors import ArchError
-from archdsl.report.search_run import search
+from archdsl.report.search_run import Parts, search
 from archdsl.spec import load_space, shipped_spaces
 from archdsl.study.proposals.samplers import settled
 
@@ -57,6 +57,8 @@ def test_a_real_search_ends_with_a_front_that_checks_and_builds(
     assert "tiny: the front" in printed.out
     assert "onnxruntime" in printed.out
     assert "all trials are done: 3 networks paid for" in printed.err
+    assert "evaluator: train: real training, the reference itself" in printed.out
+    assert "train: real training, the reference itself" in (out / "report.html").read_text()
 
     rows = list(csv.DictReader((out / "front.csv").open()))
     specs = sorted((out / "front").glob("*.yaml"))
@@ -148,6 +150,7 @@ def test_a_space_that_is_seen_through_ends_early(space: Path, tmp_path: Path) ->
         (["--set", "objectives.accuracy.train.data=imagefolder:/nowhere"], "no folder `/nowhere/train`"),
         (["--set", "objectives.accuracy.train.recipe=quik"], "no recipe called `quik`"),
         (["--set", "objectives.accuracy.train.data=synthetik"], "there is no data source `synthetik`"),
+        (["--recipe", "quik"], "--recipe:1:1: no recipe called `quik` ships with archdsl"),
         (["--storage", "nonsense://me:s3cret@host/x"], "nonsense://me:***@host/x"),
     ],
 )
@@ -160,6 +163,17 @@ def test_wrong_input_is_told_before_anything_is_paid(
     assert told in err
     assert "Traceback" not in err
     assert "s3cret" not in err
+
+
+def test_a_network_for_other_images_than_the_data_is_refused_before_anything_is_paid(
+    space: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "grey.yaml").write_text("name: grey\nextends: micro_swin_free\ninput: {channels: 1}\n")
+    space.write_text(TINY.replace("base: micro_swin_free", "base: grey.yaml").replace(", start: [micro_swin_free]", ""))
+    assert run(["search", str(space), "--out", str(tmp_path / "run")]) == 1
+    told = capsys.readouterr().err
+    assert "takes images of 1 channels, but all data have 3 (RGB) [channels]" in told and f"{space}:3:7" in told
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_folder_that_is_not_ours_is_refused(space: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -209,6 +223,26 @@ def wait_until(holds: Any, seconds: float = 10.0) -> None:
     while not holds():
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "epochs"), [([], 5), (["--epochs", "3"], 3), (["--set", "objectives.accuracy.train.epochs=4"], 4)]
+)
+def test_a_recipe_that_is_asked_for_brings_its_own_epochs(
+    space: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], epochs: int
+) -> None:
+    space.write_text(TINY.replace("recipe: {extends: quick, epochs: 1, batch: 32}", "recipe: quick\n      epochs: 7"))
+    (tmp_path / "five.yaml").write_text("extends: quick\nepochs: 5\n")
+    asked: list[str] = []
+
+    def stop(space: str, **options: Any) -> None:
+        asked.extend(options["set"])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("archdsl.report.search_run.search", stop)
+    assert run(["search", str(space), "--recipe", str(tmp_path / "five.yaml"), *arguments]) == 130
+    recipe = Parts(load_space(space, asked), [], None).recipe
+    assert recipe is not None and recipe.epochs == epochs
 
 
 def test_times_are_read() -> None:

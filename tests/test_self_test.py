@@ -12,6 +12,7 @@ from fake_study import fake_timing
 from archdsl.cli.main import run
 from archdsl.errors import MeasureError
 from archdsl.latency import Target
+from archdsl.latency.failure import failed
 from archdsl.latency.self_test import CHECKS, Check, Taken, self_test
 from archdsl.report import self_test as real
 
@@ -44,6 +45,9 @@ class Honest:
 
     def environment(self) -> dict[str, str]:
         return {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+
+    def num_cores(self) -> int:
+        return 8
 
     def keeps(self, network: str, most_ms: float) -> bool:
         return self.told_ms(network, 1) <= most_ms
@@ -140,6 +144,17 @@ class Spinning(Honest):
         return {"OMP_NUM_THREADS": "1"}
 
 
+class OnePinned(Honest):
+    """Eight threads share one core."""
+
+    def environment(self) -> dict[str, str]:
+        return {"OMP_NUM_THREADS": "8", "OMP_WAIT_POLICY": "PASSIVE"}
+
+    def take(self, network: str, **how: Any) -> Taken:
+        taken = super().take(network, **how)
+        return replace(taken, timing=taken.timing.model_copy(update={"threads": 8, "cores": (3,)}))
+
+
 def failing(instruments: Any) -> set[str]:
     return {check.name for check in self_test(instruments) if check.passed is False}
 
@@ -168,6 +183,7 @@ def test_an_honest_machine_passes_every_check() -> None:
         (BadPredictor, {"prediction"}),
         (OtherThreads, {"conditions"}),
         (Spinning, {"conditions"}),
+        (OnePinned, {"conditions"}),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
 )
@@ -189,6 +205,34 @@ def test_where_nothing_is_predicted_nothing_is_checked_and_that_is_said() -> Non
 
     check = next(check for check in self_test(Nothing()) if check.name == "prediction")
     assert check.passed is None and "nothing is predicted" in check.measured
+
+
+def test_a_check_that_cannot_be_made_has_failed_and_the_others_are_told() -> None:
+    class Broken(Honest):
+        def predicted_and_measured(self) -> tuple[float, float] | None:
+            raise failed("extrapolation", "too far to predict it")
+
+    checks = self_test(Broken())
+    assert [check.name for check in checks] == list(CHECKS)
+    (check,) = [check for check in checks if not check.passed]
+    assert (check.name, check.passed) == ("prediction", False) and "too far to predict it" in check.measured
+
+
+def test_where_nothing_can_be_timed_there_is_nothing_to_tell() -> None:
+    class Dead(Honest):
+        def take(self, network: str, **how: Any) -> Taken:
+            raise failed("crash", "the worker crashed")
+
+    with pytest.raises(MeasureError, match="the worker crashed"):
+        self_test(Dead())
+
+
+def test_as_many_threads_as_the_machine_has_cores_are_pinned_to_all_of_them() -> None:
+    class Small(OnePinned):
+        def num_cores(self) -> int:
+            return 1
+
+    assert failing(Small()) == set()
 
 
 def test_contention_is_told_where_conditions_are() -> None:

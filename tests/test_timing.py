@@ -258,6 +258,7 @@ CONDITIONS = {
     *("clock_state", "device_state", "warmup", "runs", "sittings", "median_ms", "p5_ms", "p95_ms", "p99_ms"),
     *("ci_low_ms", "ci_high_ms", "between_runs", "repeats", "cpu_wall_ratio", "load_average", "busy_neighbours"),
     *("contended", "contention", "drift", "outliers", "peak_memory_bytes", "graph_hash", "date"),
+    *("energy_mj_per_image", "energy_plus_minus_mj", "energy_note"),
 }
 
 
@@ -265,7 +266,8 @@ def test_no_number_is_without_its_conditions():
     """Every condition is a field, in JSON too; only what older timings lack may be left out when one is made."""
     assert set(Timing.model_fields) == CONDITIONS == set(timing().as_json())
     optional = {name for name, field in Timing.model_fields.items() if not field.is_required()}
-    assert optional == {"sittings", "between_runs", "repeats", "peak_memory_bytes", "device_state"}
+    energy = {"energy_mj_per_image", "energy_plus_minus_mj", "energy_note"}
+    assert optional == {"sittings", "between_runs", "repeats", "peak_memory_bytes", "device_state", *energy}
 
 
 @pytest.mark.parametrize("value", ["onnxruntime", {"runtime": "onnxruntime"}, {}, Target()], ids=str)

@@ -79,6 +79,50 @@ def test_a_folder_with_a_training_is_gone_on_with_only_when_asked_and_only_the_s
     assert "no training in" in capsys.readouterr().err and not (tmp_path / "nowhere").exists()
 
 
+def test_a_mistake_does_not_take_the_folder(tmp_path, capsys):
+    out = tmp_path / "run"
+    assert trained(out, "--set", "head.classes=3") == 1
+    assert trained(out) == 0, "what came to nothing gives way"
+    capsys.readouterr()
+    assert trained(out, "--set", "head.classes=13") == 1
+    assert "another training: it differs in the network [output-folder]" in capsys.readouterr().err
+
+
+def test_a_folder_in_which_another_process_trains_is_left_to_it(tmp_path, capsys):
+    fcntl = pytest.importorskip("fcntl")
+    out = tmp_path / "run"
+    out.mkdir()
+    descriptor = os.open(out, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        assert trained(out) == 1
+        assert "another process is training in" in capsys.readouterr().err
+    finally:
+        os.close(descriptor)
+    assert trained(out) == 0
+
+
+def test_a_finished_training_is_told_the_same_again(tmp_path, capsys):
+    draw = np.random.default_rng(0)
+    for part, count in (("train", 4), ("val", 3)):
+        for name in "ab":
+            (tmp_path / "images" / part / name).mkdir(parents=True)
+            for index in range(count):
+                pixels = draw.integers(0, 255, (40, 40, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "images" / part / name / f"{index}.png")
+    (tmp_path / "images/train/a/0.png").write_bytes(b"nothing")
+    (tmp_path / "images/val/a/0.png").write_bytes(b"nothing")
+    arguments = ["--data", str(tmp_path / "images"), "--workers", "0", "--recipe", "quick"]
+    out, told = tmp_path / "run", []
+    for more in ([], ["--resume"]):
+        assert trained(out, *arguments, *more) == 0
+        told.append(json.loads((out / "train.json").read_text()))
+    assert told[0]["accuracy"]["num_val"] == 5
+    changing = {"paid_epochs"}
+    first, again = ({k: v for k, v in each["accuracy"].items() if k not in changing} for each in told)
+    assert first == again and told[0]["notes"] == told[1]["notes"] != []
+
+
 def test_a_folder_of_somebody_else_is_left_alone(tmp_path, capsys):
     (tmp_path / "thesis.txt").write_text("mine")
     assert trained(tmp_path) == 1
@@ -99,6 +143,7 @@ def test_a_folder_of_somebody_else_is_left_alone(tmp_path, capsys):
         (["--device", "gpu"], "a device is auto, cpu, cuda or cuda:N, but got 'gpu'"),
         (["--workers", "2"], "nothing for --workers to do"),
         (["--set", "head.classes=3"], "set head.classes=12"),
+        (["--set", "input.channels=1"], "takes images of 1 channels, but all data have 3 (RGB) [channels]"),
     ],
 )
 def test_what_is_wrong_is_said_with_a_way_out_and_exit_code_1(tmp_path, capsys, more, message):
@@ -173,3 +218,19 @@ def test_torchrun_starts_two_processes_of_which_one_writes(tmp_path):
     assert told["processes"] == 2 and told["accuracy"]["num_val"] == 64
     assert found.stderr.count("epoch 2 of 2") == 1
     assert (out / "model.safetensors").is_file()
+
+
+@pytest.mark.alone
+def test_of_several_processes_one_says_what_is_wrong(tmp_path):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    arguments = ["-m", "archdsl", "train", "micro_swin", *TINY, "--out", str(tmp_path / "run"), "--resume"]
+    found = subprocess.run(
+        [*torchrun, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert found.returncode != 0
+    assert found.stderr.count("there is no training in") == 1
+    assert "this is a bug" not in found.stderr and "gloo" not in found.stderr

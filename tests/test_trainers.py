@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from archdsl import build, identity, load
-from archdsl.errors import TrainingError
-from archdsl.study.crew.trainers import Trainers
+from archdsl.errors import Place, Problem, TrainingError
+from archdsl.study.crew.trainers import Trainers, _Child
 from archdsl.training import Recipe, TrainEvaluator, parse_recipe, parse_source
 
 DATA = {"type": "synthetic", "num_train": 128, "num_val": 64}
@@ -92,6 +92,23 @@ def test_a_killed_training_costs_one_network(tmp_path: Path) -> None:
         assert 0 <= trainers(spec).mean <= 1, "the next one gets a new process"
     finally:
         trainers.close()
+
+
+def test_when_one_seed_fails_the_others_are_not_waited_for(trainers: Trainers, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = threading.Event()
+
+    def train(self: object, job: dict[str, int], report: object) -> dict[str, float]:
+        if job["seed"] == 1:
+            raise TrainingError(Problem(Place("training"), "diverged", "it fails"))
+        assert ended.wait(20)
+        raise TrainingError(Problem(Place("training"), "out-of-memory", "killed"))
+
+    monkeypatch.setattr(_Child, "train", train)
+    monkeypatch.setattr(_Child, "kill", lambda self: ended.set())
+    begun = time.monotonic()
+    with pytest.raises(TrainingError, match=r"it fails \[diverged\]"):
+        trainers(load("micro_swin", set=SMALL), seed=0)
+    assert time.monotonic() - begun < 10
 
 
 def test_children_end_when_their_parent_is_killed() -> None:

@@ -104,6 +104,34 @@ def test_a_hang_that_ignores_sigterm_ends_at_the_deadline():
         assert worker.pid is None
 
 
+@pytest.mark.alone
+def test_slow_runs_put_the_deadline_off_once_that_is_known(monkeypatch):
+    """Two runs of 0.6 s to warm up, five that count: longer than the 2.6 s that there are by default."""
+    monkeypatch.setattr("faulty_runtime.Faulty.loading_s", 2.5)
+    with Worker() as worker:
+        take("none", worker)
+        taken = take("sleep: 0.6", worker, deadline_s=None)
+        assert taken.median_ms > 590 and taken.sittings == 1
+        monkeypatch.setattr("archdsl.latency.measurement.SLOWEST_S", 0.5)
+        with pytest.raises(
+            MeasureError, match=r"within 3\.2 s while timing sleep: 0\.6, which takes up to 3\.6\d* s"
+        ) as caught:
+            take("sleep: 0.6", worker, deadline_s=None)
+        assert reason_of(caught.value) == "too-slow"
+        assert "attempts" not in str(caught.value)  # a second would come out the same
+
+
+@pytest.mark.alone
+def test_a_deadline_that_somebody_gave_is_not_put_off():
+    with Worker() as worker:
+        take("none", worker)
+        start = time.monotonic()
+        with pytest.raises(MeasureError, match=r"no answer within 2 s .* which takes up to") as caught:
+            take("sleep: 0.6", worker, deadline_s=2.0)
+        assert time.monotonic() - start < 3.5
+        assert "--deadline" in caught.value.problems[0].hint
+
+
 def test_what_the_worker_started_dies_with_it():
     with Worker() as worker:
         with pytest.raises(MeasureError, match="child") as caught:

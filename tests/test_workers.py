@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,13 +23,14 @@ from archdsl.cli.main import run
 from archdsl.compiler import identity
 from archdsl.errors import StudyError
 from archdsl.report.search_job import job_of, space_of
-from archdsl.report.search_run import search
+from archdsl.report.search_run import Parts, search
+from archdsl.report.worker_run import work
 from archdsl.spec import Spec, load_space
-from archdsl.study.campaign import stop_all
+from archdsl.study.budget import stop_all
 from archdsl.study.crew.device_turn import device_turn
 from archdsl.study.crew.workers import LocalWorkers, shared_out
 from archdsl.study.plan import Plan
-from archdsl.study.storage.opening import open_storage
+from archdsl.study.storage.opening import attributes_of, open_storage
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
@@ -211,6 +213,52 @@ def test_a_job_gives_the_same_networks_on_a_machine_without_the_files(tmp_path: 
     assert [knob.name for knob in again.knobs] == [knob.name for knob in space.knobs]
     for picks in list(space.iterate())[::7]:
         assert identity(again.spec(picks)) == identity(space.spec(picks))
+
+
+def test_a_recipe_of_ones_own_travels_in_the_job(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("extends: quick\nlr: 0.003\nclip_grad: null\n")
+    accuracy = "objectives: {accuracy: {train: {data: synthetic, recipe: mine.yaml, epochs: 3}}, params: {}}"
+    (tmp_path / "space.yaml").write_text(re.sub("objectives: .*", accuracy, CHEAP))
+    space = load_space(tmp_path / "space.yaml")
+    recipe = Parts(space, [], None).recipe
+    job = json.loads(json.dumps(job_of(space, Plan("cheap", (), 10, 0, "random"), [], None, recipe)))
+    (tmp_path / "mine.yaml").unlink()
+    assert Parts(space_of(job), [], None).recipe == recipe
+    assert (recipe.name, recipe.epochs, recipe.lr) == ("mine", 3, 0.003)
+
+
+def test_a_worker_that_would_train_otherwise_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    accuracy = "objectives: {accuracy: {train: {data: synthetic, recipe: quick}}, params: {}}"
+    (tmp_path / "space.yaml").write_text(re.sub("objectives: .*", accuracy, CHEAP))
+    storage = str(tmp_path / "study.journal")
+    search(tmp_path / "space.yaml", out=tmp_path / "run", storage=storage, workers=0)
+    opened = open_storage(storage)
+    (study,) = opened.get_all_studies()
+    job = attributes_of(opened)["cheap"]["job"]
+    job["space"] = job["space"].replace("lr: 0.004", "lr: 0.4")
+    opened.set_study_user_attr(study._study_id, "archdsl:job", job)
+    assert run(["worker", "--storage", storage, "--out", str(tmp_path / "here")]) == 1
+    assert "accuracy.recipe.lr: 0.004 -> 0.4" in capsys.readouterr().err
+
+
+def test_a_folder_that_a_worker_used_is_taken_up_by_others(space: Path, tmp_path: Path) -> None:
+    storage, here = str(tmp_path / "study.journal"), tmp_path / "here"
+    search(space, out=tmp_path / "run", storage=storage, workers=0)
+    here.mkdir()
+    (here / ".search.json.1a2b.new").write_text("{")  # a worker that started with this one writes it just now
+    work(storage, out=here)
+    (here / "trainings.jsonl").touch()
+    work(storage, out=here)
+    assert search(space, out=here, storage=storage).reason == "trials"
+
+
+@pytest.mark.parametrize("lease", ["0", "0.5s", "10ms"])
+def test_a_lease_that_could_not_be_kept_is_refused(
+    space: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], lease: str
+) -> None:
+    for command in (["search", str(space), "--out", str(tmp_path / "run")], ["worker", "--storage", "nowhere"]):
+        assert run([*command, "--lease", lease]) == 1
+        assert f"--lease must be at least 1 s, but got '{lease}' [out-of-range]" in capsys.readouterr().err
 
 
 def test_a_worker_needs_the_storage_alone(space: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

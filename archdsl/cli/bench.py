@@ -6,19 +6,17 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import click
 
-from archdsl.backends.precision import PRECISIONS, precision_named
-from archdsl.cli.output import json_option, print_json, print_table, set_option, whole_numbers, words
+from archdsl.backends.precision import precision_named
+from archdsl.cli.output import json_option, print_json, print_table, seconds, set_option, whole_numbers, words
+from archdsl.cli.targets import skipped_line, targets_of, together, why
 from archdsl.compiler import cost
-from archdsl.errors import ArchError, Problem, SpecError, at_argument
 from archdsl.latency import (
     FORMS,
-    RUNTIMES,
     Artefact,
     Reference,
     Target,
@@ -27,7 +25,6 @@ from archdsl.latency import (
     close_workers,
 )
 from archdsl.latency.against import FAIRNESS, TimmNetwork, reference_network
-from archdsl.latency.runtimes import runtime
 from archdsl.latency.side_by_side import Standing, side_by_side
 from archdsl.spec.load import load
 from archdsl.spec.model import Spec
@@ -51,7 +48,15 @@ from archdsl.spec.model import Spec
 @click.option("--device", help="cpu or cuda, where --on says none; by default the one the runtime knows first.")
 @click.option("--precision", "precisions", default="fp32", show_default=True, help="Precisions, separated by commas.")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 1024), help="Threads of the runtime.")
-@click.option("--seconds", default=2.0, show_default=True, type=click.FloatRange(0.1, 600), help="Timed runs of each.")
+@click.option(
+    "--seconds",
+    "budget_s",
+    default=2.0,
+    show_default=True,
+    type=click.FloatRange(0.1, 600),
+    help="Timed runs of each.",
+)
+@click.option("--deadline", metavar="TIME", help="Each may take so long, e.g. 30min [default: by the runtime].")
 @click.option("--predict", "predicted", is_flag=True, help="Measure only the first; predict the others from segments.")
 @set_option
 @json_option
@@ -64,7 +69,8 @@ def bench(
     device: str | None,
     precisions: str,
     threads: int,
-    seconds: float,
+    budget_s: float,
+    deadline: str | None,
     predicted: bool,
     overrides: tuple[str, ...],
     as_json: bool,
@@ -80,26 +86,36 @@ def bench(
     the exit code is 0 as long as something was measured.
     """
     loaded = [load(name, set=list(overrides) or None) for name in specs]
+    deadline_s = None if deadline is None else seconds("--deadline", deadline)
     rivals = [reference_network(word) for given in against for word in words("--against", given)]
-    targets, skipped = _targets(runtimes, device, precisions, whole_numbers("--batch", batches), threads)
+    targets, skipped = targets_of(runtimes, device, precisions, whole_numbers("--batch", batches), threads)
     if predicted:
         from archdsl.cli.bench_predict import bench_predict
 
-        return bench_predict(loaded, targets, form=form, rivals=against, seconds=seconds, as_json=as_json)
+        kept = form if form != "deploy" else None
+        others = {"--form": kept, "--against": " ".join(against), "--deadline": deadline}
+        return bench_predict(loaded, targets, skipped, others, seconds=budget_s, as_json=as_json)
     ours = [OurNetwork(spec, form) for spec in loaded]
     standings: list[Standing] = []
     try:
         with tempfile.TemporaryDirectory(prefix="archdsl-bench-") as folder:
             for target in targets:
                 click.echo(f"timing on {target} …", err=True)
-                place, cache = Path(folder), TimingCache()
-                standings += side_by_side([*ours, *rivals], target, place, budget_s=seconds, cache=cache)
+                standings += side_by_side(
+                    [*ours, *rivals],
+                    target,
+                    Path(folder),
+                    budget_s=budget_s,
+                    deadline_s=deadline_s,
+                    cache=TimingCache(),
+                    energy=True,
+                )
     finally:
         close_workers()
     failed = [standing for standing in standings if standing.timing is None]
     results = [_row(standing) for standing in standings if standing.timing is not None]
     if not results:
-        raise _together([standing.error for standing in failed if standing.error is not None])
+        raise together([standing.error for standing in failed if standing.error is not None])
     if as_json:
         print_json({"results": results, "failed": list(map(_failure, failed)), "skipped": skipped})
         return 0
@@ -112,9 +128,10 @@ def bench(
         told = _failure(standing)
         click.echo(f"failed: {told['spec']} on {standing.target}: {told['message']} [{told['reason']}]")
     for left in skipped:
-        click.echo(f"skipped: {_told(left['target'])}: {left['message']} [{left['reason']}]")
+        click.echo(skipped_line(left))
     if rivals:
-        click.echo(f"{FAIRNESS}{_sizes(loaded, rivals)}")
+        timed = [one.entrant for one in standings if one.timing is not None and isinstance(one.entrant, TimmNetwork)]
+        click.echo(f"{FAIRNESS}{_sizes(loaded, timed)}")
     return 0
 
 
@@ -147,62 +164,9 @@ class OurNetwork:
         return artefact, replace(self.expected, tolerance=precision_named(target.precision).tolerance)
 
 
-def _targets(
-    runtimes: str, device: str | None, precisions: str, batches: Sequence[int], threads: int
-) -> tuple[list[Target], list[dict[str, Any]]]:
-    """The targets of the matrix that work here, and what was left out of it and why.
-
-    Errors: ArchError for a word that no runtime knows, or when nothing is left
-    """
-    asked = [_runtime_and_device(word, device) for word in words("--on", runtimes)]
-    named = words("--precision", precisions, tuple(PRECISIONS))
-    found: list[Target] = []
-    skipped: list[dict[str, Any]] = []
-    errors: list[ArchError] = []
-    for (name, where), precision, batch in product(asked, named, batches):
-        fields = {"runtime": name, **where, "precision": precision, "batch": batch, "threads": threads}
-        try:
-            target = Target.parse(fields)
-            target.fingerprint()  # what is missing is told before anything is timed
-            found.append(target)
-        except ArchError as error:
-            if error.problems[0].rule in ("out-of-range", "wrong-type"):
-                raise
-            errors.append(error)
-            skipped.append({"target": fields, **_why(error)})
-    if not found:
-        raise _together(errors)
-    return list(dict.fromkeys(found)), skipped
-
-
-def _runtime_and_device(word: str, device: str | None) -> tuple[str, dict[str, str]]:
-    """`tensorrt:cuda` -> the runtime's name and the fields of its device. Errors: SpecError for unknown names"""
-    name, colon, own = word.partition(":")
-    if name not in RUNTIMES:
-        Target.parse({"runtime": name})  # says it
-    where = own if colon else device
-    if where is None:
-        return name, {}
-    known = sorted({known for each in RUNTIMES for known in runtime(each).devices})
-    if where not in known:
-        message = f"a device is one of {', '.join(known)}, but got {where!r}"
-        raise SpecError(Problem(at_argument("--on" if colon else "--device", word), "unknown-name", message))
-    return name, {"device": where}
-
-
-def _why(error: ArchError) -> dict[str, Any]:
-    problem = error.problems[0]
-    return {"reason": problem.rule, "message": problem.message, "hint": problem.hint}
-
-
-def _together(errors: Sequence[ArchError]) -> ArchError:
-    """Several errors as one, each problem once; its exit code is the first one's."""
-    return type(errors[0])(list(dict.fromkeys(problem for error in errors for problem in error.problems)))
-
-
 def _failure(standing: Standing) -> dict[str, Any]:
     assert standing.error is not None
-    return {"spec": standing.entrant.name, "target": standing.target.as_json(), **_why(standing.error)}
+    return {"spec": standing.entrant.name, "target": standing.target.as_json(), **why(standing.error)}
 
 
 def _row(standing: Standing) -> dict[str, Any]:
@@ -223,11 +187,6 @@ def _row(standing: Standing) -> dict[str, Any]:
         "shown": str(timing),
         "macs": standing.entrant.macs,
     }
-
-
-def _told(fields: dict[str, Any]) -> str:
-    where = f" on {fields['device']}" if "device" in fields else ""
-    return f"{fields['runtime']}{where}, {fields['precision']}, batch {fields['batch']}"
 
 
 def _sizes(specs: Sequence[Spec], rivals: Sequence[TimmNetwork]) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from archdsl.cli.output import human, print_json, print_table
+from archdsl.cli.targets import skipped_line, together, why
 from archdsl.errors import ArchError, MeasureError, Problem, at_argument
 from archdsl.latency import Target, Timing, TimingCache, close_workers
 from archdsl.spec.model import Spec
@@ -23,41 +24,55 @@ SEGMENT_SHARE = 0.25
 def bench_predict(
     specs: Sequence[Spec],
     targets: Sequence[Target],
+    skipped: Sequence[dict[str, Any]],
+    others: Mapping[str, object],
     *,
-    form: str,
-    rivals: Sequence[str],
     seconds: float,
     as_json: bool,
 ) -> int:
     """Print what is measured and what is predicted, marked as such. -> exit code
 
-    Errors: ArchError for what cannot be predicted: another form than deploy, models of timm
+    skipped: targets that were left out, and why; others: options of `bench` that predicting has no use for, where given
+    Errors: ArchError when one of those is given; every target's MeasureError when nothing can be predicted on any
     """
-    if form != "deploy" or rivals:
-        asked = at_argument("--predict", f"--form {form}" if form != "deploy" else f"--against {rivals[0]}")
-        message = "--predict is about our own networks in their deploy form"
-        raise ArchError(Problem(asked, "usage", message, "leave out --predict, or the other option"))
+    for option, value in others.items():
+        if value:
+            message = "--predict is about our own networks in their deploy form, measured as the predictor needs it"
+            hint = "leave out --predict, or the other option"
+            raise ArchError(Problem(at_argument("--predict", f"{option} {value}"), "usage", message, hint))
     from archdsl.report.prediction import beside
 
     results: list[dict[str, Any]] = []
+    errors: dict[Target, MeasureError] = {}
     try:
         for target in targets:
-            found = beside(
-                specs,
-                target,
-                cache=TimingCache(),
-                most_segments=MOST_SEGMENTS,
-                segment_s=SEGMENT_SHARE * seconds,
-                network_s=seconds,
-                say=lambda message: click.echo(f"{message} …", err=True),
-            )
-            results += [_row(one, target) for one in found]
+            try:
+                found = beside(
+                    specs,
+                    target,
+                    cache=TimingCache(),
+                    most_segments=MOST_SEGMENTS,
+                    segment_s=SEGMENT_SHARE * seconds,
+                    network_s=seconds,
+                    say=lambda message: click.echo(f"{message} …", err=True),
+                )
+            except MeasureError as error:
+                errors[target] = error
+            else:
+                results += [_row(one, target) for one in found]
     finally:
         close_workers()
+    if not results:
+        raise together(list(errors.values()))
+    failed = [{"target": target.as_json(), **why(error)} for target, error in errors.items()]
     if as_json:
-        print_json({"results": results})
-    else:
-        _print(results)
+        print_json({"results": results, "failed": failed, "skipped": list(skipped)})
+        return 0
+    _print(results)
+    for target, told in zip(errors, failed, strict=True):
+        click.echo(f"failed: {target}: {told['message']} [{told['reason']}]")
+    for left in skipped:
+        click.echo(skipped_line(left))
     return 0
 
 

@@ -132,6 +132,8 @@ def _of_a_build(spec: str, weights: Path | None) -> tuple[str, Path | None]:
     if weights is None and not found.is_file():
         message = f"{folder} has no model.safetensors, so its weights are not known"
         hint = f"build it with --emit torch, or build {folder / 'spec.yaml'} with --weights"
+        if (folder / "train.json").is_file():
+            hint = f"end its training first: archdsl train … --out {folder} --resume"
         raise ArchError(Problem(at_argument("spec", spec), "missing-file", message, hint))
     return str(folder / "spec.yaml"), weights or found
 

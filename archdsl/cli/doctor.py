@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
@@ -88,15 +89,33 @@ def _print_checks(checks: Sequence[Check], target: str) -> None:
             click.echo(f"{check.name} failed: {check.otherwise}")
 
 
+FIT = "it, what it needs and Python must fit together: see `pip list`, or install it anew"
+
+
 def _runtimes() -> list[Finding]:
+    """A runtime is ready when its libraries can be imported: that their packages are installed does not say so."""
     found = []
     for name in RUNTIMES:
+        subject = f"runtime {name}"
         try:
-            found.append(Finding(f"runtime {name}", True, runtime(name).version()))
+            chosen = runtime(name)
+            told = chosen.version()
+            broken = next(filter(None, map(_why_not_imported, chosen.modules)), None)
+            found.append(Finding(subject, not broken, broken or told, FIT if broken else None))
         except ArchError as error:
             problem = error.problems[0]
-            found.append(Finding(f"runtime {name}", False, problem.message, problem.hint))
+            found.append(Finding(subject, False, problem.message, problem.hint))
+        except Exception as error:  # what is broken is what this command is for
+            found.append(Finding(subject, False, f"{type(error).__name__}: {error}", FIT))
     return found
+
+
+def _why_not_imported(module: str) -> str | None:
+    try:
+        import_module(module)
+    except Exception as error:
+        return f"`import {module}` fails: {type(error).__name__}: {error}"
+    return None
 
 
 def _libraries() -> list[Finding]:
@@ -106,6 +125,7 @@ def _libraries() -> list[Finding]:
         ("timm", "train"),
         ("torchvision", "train"),
         ("pillow", "train"),
+        ("scipy", "gp"),
     )
     found = []
     for package, extra in extras:
@@ -117,14 +137,24 @@ def _libraries() -> list[Finding]:
 
 
 def _machine() -> list[Finding]:
+    found = [Finding("python", True, platform.python_version())]
+    broken = _why_not_imported("torch")
+    found += [Finding("torch", False, broken, FIT)] if broken else _devices()
+    return [*found, Finding("timing cache", True, str(cache_folder()))]
+
+
+def _devices() -> list[Finding]:
     import torch
 
+    from archdsl.latency.clock.energy import why_no_energy
+
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none that torch can use"
+    devices = {"cpu": "CPU", **({"cuda": "GPU"} if torch.cuda.is_available() else {})}
+    reasons = {name: why_no_energy(device) for device, name in devices.items()}
     return [
-        Finding("python", True, platform.python_version()),
         Finding("torch", True, torch.__version__),
         Finding("GPU", torch.cuda.is_available(), gpu),
-        Finding("timing cache", True, str(cache_folder())),
+        *(Finding(f"energy of the {name}", why is None, why or "is told") for name, why in reasons.items()),
     ]
 
 

@@ -78,6 +78,9 @@ def run(arguments: Sequence[str]) -> int:
         return _fail(error, wants_json)
     except click.exceptions.Exit as stop:
         return stop.exit_code
+    except click.exceptions.NoArgsIsHelpError as asked:  # `archdsl`, or `archdsl cache`
+        click.echo(asked.format_message())
+        return 0
     except click.ClickException as error:
         problem = Problem(at_argument("archdsl", " ".join(arguments)), "usage", error.format_message(), _usage(error))
         return _fail(ArchError(problem), wants_json)

@@ -15,6 +15,9 @@ from archdsl.spec.numbers import read_duration
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+LEAST_LEASE_S = 1.0
+"""A shorter lease is not kept alive by a busy worker, and writes to the study without end."""
+
 
 def print_json(data: object) -> None:
     """One JSON document on stdout."""
@@ -76,13 +79,17 @@ def human(count: float) -> str:
     return f"{count:g}"
 
 
-def seconds(option: str, text: str) -> float:
-    """`90s`, `5m`, `5min`, `2h` or a bare number of seconds. Errors: SpecError"""
+def seconds(option: str, text: str, *, least: float = 0.0) -> float:
+    """`90s`, `5m`, `5min`, `2h` or a bare number of seconds. Errors: SpecError, also for less than `least` seconds"""
     plain = text.strip()
     if plain.endswith("m"):
         plain += "in"
     try:
-        return float(plain) if plain.replace(".", "", 1).isdecimal() else read_duration(plain) / 1000
+        found = float(plain) if plain.replace(".", "", 1).isdecimal() else read_duration(plain) / 1000
     except ValueError:
         message = f"{option} is a time such as 90s, 5min or 2h, but got {text!r}"
         raise SpecError(Problem(at_argument(option, text), "wrong-type", message)) from None
+    if found < least:
+        message = f"{option} must be at least {least:g} s, but got {text!r}"
+        raise SpecError(Problem(at_argument(option, text), "out-of-range", message, f"write {option} {least:g}s"))
+    return found

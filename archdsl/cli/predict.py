@@ -78,15 +78,18 @@ def predict(
     is. `--check` measures networks that the predictor has not seen, and compares it with multiply-adds and parameters.
     """
     from archdsl.latency.cache.timings import TimingCache
-    from archdsl.report.prediction import Network, forecast, networks_of
+    from archdsl.latency.predictor.networks import Network, networks_of
+    from archdsl.report.prediction import forecast
     from archdsl.report.prediction_check import check, hold_out
     from archdsl.report.prediction_rows import csv_of, differences, rows_of
-    from archdsl.writing import write_file
+    from archdsl.writing import check_place, write_file
 
     loaded = _space(space, overrides)
     where = {} if device is None else {"device": device}
     target = Target.parse({"runtime": runtime, **where, "precision": precision, "batch": batch, "threads": threads})
     target.fingerprint()  # what is missing is told before anything is timed
+    if csv_path is not None:
+        check_place(csv_path)
 
     def say(message: str) -> None:
         click.echo(f"{message} …", err=True)
@@ -106,18 +109,21 @@ def predict(
             say=say,
         )
         held = hold_out(made, num_checked, seed=seed)
+        if len(held) < num_checked:
+            left = "no network is" if not held else f"only {len(held)} network{'s are' if len(held) > 1 else ' is'}"
+            click.echo(f"{left} left to check: the others that are predicted were learnt from", err=True)
         checked = check(made, held, target, budget_s=PER_NETWORK * seconds, say=say) if held else None
     finally:
         close_workers()
     base = Network.of(loaded.base, loaded.picks_of(loaded.base) or {})
     rows = rows_of(made, base, differences(loaded, base))
-    if csv_path is not None:
-        write_file(csv_path, csv_of(rows))
     if as_json:
         print_json(_facts(made, rows, checked))
     else:
         _print(made, rows[:top], checked)
-        if csv_path is not None:
+    if csv_path is not None:
+        write_file(csv_path, csv_of(rows))
+        if not as_json:
             click.echo(f"written to {csv_path}")
     return 0
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from archdsl.cli.output import json_option, print_json, print_table, set_option, whole_numbers, words
+from archdsl.cli.targets import runtime_and_device
 from archdsl.latency import FORMS, By, Profile, Share, Target, artefact_of, close_workers, network_for, profile_networks
 from archdsl.spec.load import load
 from archdsl.spec.model import Spec
@@ -23,7 +24,14 @@ if TYPE_CHECKING:
 )
 @click.argument("specs", nargs=-1, required=True, metavar="SPEC…")
 @click.option("--form", "forms", default="deploy", show_default=True, help=f"Any of {', '.join(FORMS)}, by commas.")
-@click.option("--on", "runtimes", default="onnxruntime", show_default=True, help="Runtimes, separated by commas.")
+@click.option(
+    "--on",
+    "runtimes",
+    default="onnxruntime",
+    show_default=True,
+    help="Runtimes, separated by commas, each with a device if you like: torch,tensorrt:cuda.",
+)
+@click.option("--device", help="cpu or cuda, where --on says none; by default the one the runtime knows first.")
 @click.option("--batch", "batches", default="1", show_default=True, help="Batch sizes, separated by commas.")
 @click.option("--precision", default="fp32", show_default=True, help="Precision.")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 1024), help="Threads of the runtime.")
@@ -36,6 +44,7 @@ def profile(
     specs: tuple[str, ...],
     forms: str,
     runtimes: str,
+    device: str | None,
     batches: str,
     precision: str,
     threads: int,
@@ -53,10 +62,12 @@ def profile(
     loaded = [load(name, set=list(overrides) or None) for name in specs]
     chosen = words("--form", forms, tuple(FORMS))
     targets = [
-        Target(runtime, precision=precision, batch=batch, threads=threads)
-        for runtime in words("--on", runtimes)
+        Target.parse({"runtime": name, **where, "precision": precision, "batch": batch, "threads": threads})
+        for name, where in [runtime_and_device(word, device) for word in words("--on", runtimes)]
         for batch in whole_numbers("--batch", batches)
     ]
+    for target in targets:
+        target.fingerprint()  # what is missing is told before anything is timed
     found: list[list[Profile]] = []
     try:
         for target in targets:

@@ -11,10 +11,18 @@ from archdsl.spec.schema import schema as schema_of
 
 
 @click.command(epilog="Example: archdsl schema spec > schemas/spec.json")
-@click.argument("kind", type=click.Choice(["spec", "space"]), default="spec")
+@click.argument("kind", type=click.Choice(["spec", "space", "recipe"]), default="spec")
 @json_option
-def schema(kind: Literal["spec", "space"], as_json: bool) -> int:
-    """Print the JSON Schema of specs or spaces. The first line of each shipped spec tells editors to use it."""
+def schema(kind: Literal["spec", "space", "recipe"], as_json: bool) -> int:
+    """Print the JSON Schema of specs, spaces or training recipes.
+
+    The first line of each shipped file tells editors to use it.
+    """
     del as_json  # a schema is JSON in any case
-    print_json(schema_of(kind))
+    if kind == "recipe":
+        from archdsl.training.recipe_schema import recipe_schema
+
+        print_json(recipe_schema())
+    else:
+        print_json(schema_of(kind))
     return 0

@@ -40,7 +40,8 @@ def show_space(space: Space, *, as_json: bool) -> int:
 
 def _print_latencies(latencies: Middle, target: Target) -> None:
     low, middle, high = (f"{ms:.4g}" for ms in (latencies.low_ms, latencies.median_ms, latencies.high_ms))
-    click.echo(f"predicted latency: {low} to {high} ms, median {middle} ms ({target}; `archdsl predict` says more)")
+    of = f"of {latencies.num_predicted} networks on {target}"
+    click.echo(f"predicted latency: {low} to {high} ms, median {middle} ms ({of}; `archdsl predict` says more)")
 
 
 def _print(space: Space, facts: SpaceFacts) -> None:

@@ -72,7 +72,7 @@ def train(
     _check_device(device)
     from archdsl.study.crew.interrupts import Interrupted, Interrupts
     from archdsl.training import parse_recipe
-    from archdsl.training.processes import in_environment
+    from archdsl.training.processes import Elsewhere, in_environment
     from archdsl.training.run import Plan, train_in_folder
 
     loaded = load(spec, set=list(overrides) or None)
@@ -98,6 +98,8 @@ def train(
                 where = f"after epoch {finished}" if finished else "before the first epoch here ended"
                 click.echo(f"interrupted {where}; the same command with --resume goes on", err=True)
             return INTERRUPTED
+        except Elsewhere as error:
+            return error.exit_code
     if found is None:
         return 0
     if as_json:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from archdsl.cli.output import json_option, print_json, seconds
+from archdsl.cli.output import LEAST_LEASE_S, json_option, print_json, seconds
 
 INTERRUPTED = 130
 _GRACE_S = 10.0
@@ -44,7 +44,7 @@ def worker(
     """
     if tied:
         threading.Thread(target=_end_with_stdin, daemon=True).start()
-    lease_s = seconds("--lease", lease)
+    lease_s = seconds("--lease", lease, least=LEAST_LEASE_S)
     from archdsl.report.worker_run import work
 
     result = work(storage, study, out=out, force=force, lease_s=lease_s, quiet=False)

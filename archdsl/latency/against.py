@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from archdsl.backends.precision import precision_named
-from archdsl.errors import MeasureError, Problem, SpecError, at_argument
+from archdsl.errors import ArchError, MeasureError, Problem, SpecError, at_argument
 from archdsl.latency.artefact import Artefact, ArtefactKind, Reference
 from archdsl.latency.failure import failed
 from archdsl.latency.runtimes import runtime
@@ -106,12 +106,13 @@ class TimmNetwork:
     def macs(self) -> int:
         """Multiply-adds of one image, counted by PyTorch's `FlopCounterMode` (which counts each as 2).
 
-        On the device `meta`: a CPU's fused attention is an op that it does not count.
+        On the device `meta`: a CPU's fused attention is an op that it does not count. Without gradients: the
+        counter follows them through each layer, and fails where a layer hands on several values.
         """
         import torch
         from torch.utils.flop_counter import FlopCounterMode
 
-        counter, model = FlopCounterMode(display=False), copy.deepcopy(self.model).to("meta")
+        counter, model = FlopCounterMode(display=False), copy.deepcopy(self.model).to("meta").requires_grad_(False)
         with counter, torch.no_grad():
             model(torch.zeros(1, *self.input_shape, device="meta"))
         return int(counter.get_total_flops()) // 2
@@ -127,8 +128,17 @@ class TimmNetwork:
 
     def made(self, target: Target, folder: Path) -> tuple[Artefact, Reference]:
         """Errors: MeasureError for a runtime that takes neither ONNX files nor exported programs, for a missing
-        exporter, or when exporting fails"""
+        exporter, or when timm or PyTorch cannot make, run, count or export the model"""
         kind = _kind_for(target)
+        try:
+            return self._made(kind, target, folder)
+        except ArchError:
+            raise
+        except Exception as error:  # whatever somebody else's code raises
+            message = f"{self.name} cannot be made: {type(error).__name__}: {str(error)[:500]}"
+            raise failed("exception", message, where=self.name) from error
+
+    def _made(self, kind: ArtefactKind, target: Target, folder: Path) -> tuple[Artefact, Reference]:
         typed = runtime(target.runtime).typed
         precision = target.precision if typed else "fp32"
         path = folder / f"timm.{self.model_name}.{precision}.batch{target.batch}.{kind}"

@@ -16,6 +16,7 @@ Reason = Literal[
     "crash",  # the worker died by a signal
     "exit",  # the worker left by itself
     "timeout",  # the deadline passed
+    "too-slow",  # the deadline passed, and it was known that the runs take longer
     "output-flood",  # the worker printed more than anybody would read
     "not-finite",  # the network's output holds NaN or infinity
     "numeric-gate",  # the network's output is not the expected one

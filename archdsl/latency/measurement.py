@@ -12,6 +12,7 @@ from archdsl.latency.artefact import Artefact, Reference
 from archdsl.latency.cache.entry import key_of
 from archdsl.latency.cache.quarantine import Quarantine
 from archdsl.latency.cache.timings import TimingCache
+from archdsl.latency.clock.energy import WINDOW_S, Energy, why_no_energy
 from archdsl.latency.clock.gpu_state import GpuStates
 from archdsl.latency.clock.intervals import Ratio, paired_ratio
 from archdsl.latency.clock.repeatability import Repeat, place_of, spread_of, widened
@@ -32,6 +33,10 @@ ALONE_SITTINGS = 3
 """Of a network that is measured alone; ratios, which the sittings decide, have the five of `Pace`. How far measurements
 differ, which no sitting shows, makes the interval of a single one anyway."""
 
+SLOWEST_S = 600.0
+"""A network that says after its warm-up that its runs take longer than the deadline leaves is given so much more time:
+enough for runs of a minute and a half."""
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -51,6 +56,8 @@ def measure(
     budget_s: float = 2.0,
     deadline_s: float | None = None,
     worker: Worker | None = None,
+    quarantine: Quarantine | None = None,
+    energy: bool = False,
 ) -> Timing:
     """The latency of one network: from `cache`, else taken in `worker` (by default a warm one that is shared).
 
@@ -58,27 +65,26 @@ def measure(
                the graph, not the weights
     refresh:   take the time again even if the cache has it
     cache:     also knows how far measurements differ here, and learns from this one; without it that is assumed
-    budget_s:  seconds of timed runs; deadline_s: limit for each attempt, by default `default_deadline_s`. What may be
-               an accident is tried twice (`worker.attempts.RETRIES`); with a cache, crashes are counted (`Quarantine`)
+    energy:    also take the energy, where the device tells it: about a second more. A timing in the cache that lacks it
+               is then taken again
+    budget_s:  seconds of timed runs; deadline_s: limit for each attempt, by default `default_deadline_s`, and up to
+               SLOWEST_S more for a slow network. What may be an accident is tried twice (`worker.attempts.RETRIES`)
+    quarantine: where crashes are counted and looked up; by default beside the cache, if there is one
 
     Errors: MeasureError, whose rule is one of `failure.REASONS`.
     """
     _check_kind(artefact, target)
     fingerprint = target.fingerprint()
     known = None if cache is None or refresh else cache.get(artefact, fingerprint)
+    energy = energy and not target.is_analytic
+    if known is not None and energy and known.energy_mj_per_image is None and why_no_energy(target.device) is None:
+        known = None
     if known is not None and reference is None:
         return known
     pace = Pace(budget_s=budget_s, sittings=ALONE_SITTINGS) if known is None else None
-    deadline_s = deadline_s or default_deadline_s(target, budget_s)
-    worker, job = worker or shared_worker(target), _job([artefact], target, [reference], pace)
-    if cache is None:
-        reply = run_job(worker, job, deadline_s=deadline_s)
-    else:
-        quarantine = Quarantine(cache.path.parent)
-        quarantine.check(artefact, fingerprint)
-        noted = partial(quarantine.note, artefact, fingerprint)
-        reply = run_job(worker, job, deadline_s=deadline_s, noted=noted)
-        quarantine.forgive(artefact, fingerprint)
+    job = _job([artefact], target, [reference], pace, energy=energy)
+    quarantine = quarantine or _quarantine_beside(cache)
+    reply = _answer(job, [artefact], target, budget_s, deadline_s, worker, quarantine)
     if known is not None:
         return known
     return _timings(reply, [artefact], target, cache)[0]
@@ -93,11 +99,14 @@ def compare(
     budget_s: float = 2.0,
     deadline_s: float | None = None,
     worker: Worker | None = None,
+    energy: bool = False,
 ) -> Comparison:
     """Time several networks in turns in one worker, so that their ratios can be believed on a noisy machine.
 
-    budget_s is per network. No timing is read from `cache`, since ratios need runs taken side by side; it keeps the new
-    ones, knows how far measurements differ here, and learns from these.
+    budget_s is per network, deadline_s for all together, by default as in `measure` for each; energy: as in `measure`,
+    of each network by itself, after the turns. No timing is read from `cache`, since ratios need runs taken side by
+    side; it keeps the new ones, knows how far measurements differ here, and learns from these. With it no network in
+    quarantine is tried; a crash counts only where one network is timed, since of several nobody knows which it was.
     Errors: MeasureError naming the network at which the worker was.
     """
     references = references or [None] * len(artefacts)
@@ -105,9 +114,9 @@ def compare(
         raise ValueError(f"one or more artefacts and as many references, got {len(artefacts)} and {len(references)}")
     for artefact in artefacts:
         _check_kind(artefact, target)
-    deadline_s = deadline_s or len(artefacts) * default_deadline_s(target, budget_s)
-    job = _job(artefacts, target, references, Pace(budget_s=budget_s))
-    reply = run_job(worker or shared_worker(target), job, deadline_s=deadline_s)
+    energy = energy and not target.is_analytic
+    job = _job(artefacts, target, references, Pace(budget_s=budget_s), energy=energy)
+    reply = _answer(job, artefacts, target, budget_s, deadline_s, worker, _quarantine_beside(cache))
     timings = _timings(reply, artefacts, target, cache)
     readings = _readings(reply)
     rounds, sittings = [one.round_medians() for one in readings], readings[0].round_sittings()
@@ -130,10 +139,9 @@ def profile_runs(
     """
     for artefact in artefacts:
         _check_kind(artefact, target)
-    deadline_s = deadline_s or 2 * len(artefacts) * default_deadline_s(target, budget_s)
     pace = Pace(budget_s=budget_s, max_runs=MOST_PROFILED)
     job = {**_job(artefacts, target, [None] * len(artefacts), pace), "profile": True}
-    reply = run_job(worker or shared_worker(target), job, deadline_s=deadline_s)
+    reply = _answer(job, [*artefacts, *artefacts], target, budget_s, deadline_s, worker, None)
     timings = _timings(reply, artefacts, target, None)
     try:
         profiles = [OpProfile.from_json(data) for data in reply["profiles"]]
@@ -142,9 +150,42 @@ def profile_runs(
         raise failed("protocol", f"the worker's profile makes no sense: {error}") from error
 
 
-def default_deadline_s(target: Target, budget_s: float) -> float:
-    """How long one artefact may take: starting a worker, loading, checking, warming up and the timed runs."""
-    return runtime(target.runtime).loading_s + 4 * budget_s
+def _answer(
+    job: Message,
+    artefacts: Sequence[Artefact],
+    target: Target,
+    budget_s: float,
+    deadline_s: float | None,
+    worker: Worker | None,
+    quarantine: Quarantine | None,
+) -> Message:
+    """The worker's answer to a job, in which it takes up each of the artefacts. Errors: as `run_job`; `quarantined`"""
+    if deadline_s is None:
+        deadline_s = len(artefacts) * default_deadline_s(target, budget_s, energy=job["energy"])
+        job = {**job, "more_s": len(artefacts) * SLOWEST_S}
+    worker = worker or shared_worker(target)
+    if quarantine is None:
+        return run_job(worker, job, deadline_s=deadline_s)
+    fingerprint = target.fingerprint()
+    for artefact in artefacts:
+        quarantine.check(artefact, fingerprint)
+    if len(artefacts) == 1:
+        noted = partial(quarantine.note, artefacts[0], fingerprint)
+        reply = run_job(worker, job, deadline_s=deadline_s, noted=noted)
+    else:
+        reply = run_job(worker, job, deadline_s=deadline_s)
+    for artefact in artefacts:
+        quarantine.forgive(artefact, fingerprint)
+    return reply
+
+
+def _quarantine_beside(cache: TimingCache | None) -> Quarantine | None:
+    return None if cache is None else Quarantine(cache.path.parent)
+
+
+def default_deadline_s(target: Target, budget_s: float, *, energy: bool = False) -> float:
+    """How long one artefact may take: starting a worker, loading, checking, warming up, the timed runs, the energy."""
+    return runtime(target.runtime).loading_s + 4 * (budget_s + energy * WINDOW_S)
 
 
 def _check_kind(artefact: Artefact, target: Target) -> None:
@@ -155,7 +196,12 @@ def _check_kind(artefact: Artefact, target: Target) -> None:
 
 
 def _job(
-    artefacts: Sequence[Artefact], target: Target, references: Sequence[Reference | None], pace: Pace | None
+    artefacts: Sequence[Artefact],
+    target: Target,
+    references: Sequence[Reference | None],
+    pace: Pace | None,
+    *,
+    energy: bool = False,
 ) -> Message:
     return {
         "module": RUNTIMES[target.runtime],
@@ -163,6 +209,7 @@ def _job(
         "artefacts": [artefact.as_json() for artefact in artefacts],
         "references": [None if reference is None else _packed(reference) for reference in references],
         "pace": None if pace is None else asdict(pace),
+        "energy": energy,
     }
 
 
@@ -185,9 +232,13 @@ def _timings(reply: Message, artefacts: Sequence[Artefact], target: Target, cach
             cores=None if cores is None else tuple(cores),
             gpu=None if reply["gpu"] is None else GpuStates.from_json(reply["gpu"]),
         )
+        told = [Energy.from_json(data) for data in reply.get("energy", ())]
+        energies: Sequence[Energy | None] = told or [None] * len(artefacts)
         timings = [
-            judged(readings, target, artefact.graph_hash, conditions, peak_memory_bytes=peak)
-            for readings, artefact, peak in zip(_readings(reply), artefacts, reply["peak_memory_bytes"], strict=True)
+            judged(readings, target, artefact.graph_hash, conditions, peak_memory_bytes=peak, energy=energy)
+            for readings, artefact, peak, energy in zip(
+                _readings(reply), artefacts, reply["peak_memory_bytes"], energies, strict=True
+            )
         ]
     except (KeyError, TypeError, ValueError) as error:
         raise failed("protocol", f"the worker's result makes no sense: {error}") from error

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any, Protocol
 
+from archdsl.errors import MeasureError
 from archdsl.latency.timing import Timing
 
 REPEATS = 3
@@ -36,10 +37,12 @@ class Taken:
 class Instruments(Protocol):
     """What the checks ask of the machine. `small` and `big` are two networks of one kind.
 
-    macs: multiply-adds of one image
+    macs: multiply-adds of one image; num_cores: that a worker may use
     """
 
     def macs(self, network: str) -> int: ...
+
+    def num_cores(self) -> int: ...
 
     def take(self, network: str, *, batch: int = 1, budget_s: float = 1.0) -> Taken:
         """A fresh timing, not from a cache; budget_s: seconds of timed runs."""
@@ -147,13 +150,13 @@ def gate_is_live(bench: Bench) -> tuple[bool, str]:
 
 
 def conditions_are_recorded(bench: Bench) -> tuple[bool, str]:
-    """the worker's threads are fixed and told, and so is who else was at work"""
+    """the worker's threads are fixed and told, each has a core, and it is told who else was at work"""
     timing = bench.taken("small").timing
     threads, policy = (timing.environment.get(name) for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY"))
     cores = "not pinned" if timing.cores is None else f"cores {', '.join(map(str, timing.cores))}"
     now = f"contended now: {timing.contention}" if timing.contended else "nobody in the way now"
     told = f"OMP_NUM_THREADS={threads}, OMP_WAIT_POLICY={policy}, {cores}, clock {timing.clock_state}; {now}"
-    pinned = timing.cores is None or len(timing.cores) >= min(timing.threads, 1)
+    pinned = timing.cores is None or len(timing.cores) == min(timing.threads, bench.instruments.num_cores())
     return threads == str(timing.threads) and str(policy).lower() == "passive" and pinned, told
 
 
@@ -208,10 +211,20 @@ CHECKS: dict[str, tuple[Look, str]] = {
 
 
 def self_test(instruments: Instruments, say: Callable[[str], None] = lambda name: None) -> list[Check]:
-    """Every check of the table, in its order. say: told the name of each before it begins"""
-    bench, found = Bench(instruments), []
+    """Every check of the table, in its order. say: told the name of each before it begins
+
+    A check that cannot be made has failed. Errors: MeasureError when that is the first one already
+    """
+    bench = Bench(instruments)
+    found: list[Check] = []
     for name, (look, otherwise) in CHECKS.items():
         say(name)
-        passed, measured = look(bench)
+        passed: bool | None
+        try:
+            passed, measured = look(bench)
+        except MeasureError as error:
+            if not found:
+                raise
+            passed, measured = False, f"this could not be found out: {error.problems[0].message}"
         found.append(Check(name, passed, measured, otherwise))
     return found

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from archdsl.errors import ArchError, MeasureError
 from archdsl.latency.artefact import Artefact, Reference
+from archdsl.latency.cache.quarantine import Quarantine
 from archdsl.latency.cache.timings import TimingCache
 from archdsl.latency.clock.intervals import Ratio
 from archdsl.latency.measurement import compare, measure
@@ -52,26 +53,44 @@ def side_by_side(
     folder: Path,
     *,
     budget_s: float = 2.0,
+    deadline_s: float | None = None,
     cache: TimingCache | None = None,
+    energy: bool = False,
 ) -> list[Standing]:
     """Every network's standing, in the order given. Ratios are to the first that works.
 
     A network that cannot be made, crashes its worker, runs out of memory or answers wrongly is left out, and the others
     take their turns without it. Where all work one by one but not at once (memory), each takes turns with the first.
-    budget_s: seconds of timed runs of each; cache: keeps the timings and knows how far measurements differ here
+    budget_s: seconds of timed runs of each; deadline_s: limit for each, by default as in `measure`
+    cache: keeps the timings and knows how far measurements differ here; beside it crashes are counted, and what crashes
+           too often is not tried (`Quarantine`)
+    energy: also take the energy, where the device tells it
     """
+    quarantine = None if cache is None else Quarantine(cache.path.parent)
     standings = {i: Standing(entrant, target) for i, entrant in enumerate(entrants)}
     made: dict[int, tuple[Artefact, Reference | None]] = {}
     for i, entrant in enumerate(entrants):
         try:
-            made[i] = entrant.made(target, folder)
+            artefact, reference = entrant.made(target, folder)
+            if quarantine is not None:
+                quarantine.check(artefact, target.fingerprint())
+            made[i] = artefact, reference
         except ArchError as error:
             standings[i] = replace(standings[i], error=error)
 
     def in_turns(group: Sequence[int], counted: Sequence[int]) -> None:
         """Time a group; those `counted` get its timings."""
         artefacts, references = zip(*(made[i] for i in group), strict=True)
-        found = compare(artefacts, target, references=references, budget_s=budget_s, cache=cache)
+        all_s = None if deadline_s is None else len(group) * deadline_s
+        found = compare(
+            artefacts,
+            target,
+            references=references,
+            budget_s=budget_s,
+            deadline_s=all_s,
+            cache=cache,
+            energy=energy,
+        )
         for i, timing, ratio in zip(group, found.timings, found.ratios, strict=True):
             if i in counted:
                 standings[i] = replace(standings[i], timing=timing, ratio=ratio, against=entrants[group[0]].name)
@@ -80,7 +99,9 @@ def side_by_side(
         try:
             in_turns(list(made), list(made))
         except MeasureError as together:
-            alone = dict.fromkeys(made, together) if len(made) == 1 else _failing(made, target)
+            alone = dict.fromkeys(made, together)
+            if len(made) > 1:
+                alone = _failing(made, target, deadline_s, quarantine)
             for i, why in alone.items():
                 standings[i] = replace(standings[i], error=why)
             working = [i for i in made if i not in alone]
@@ -89,12 +110,24 @@ def side_by_side(
     return [standings[i] for i in range(len(entrants))]
 
 
-def _failing(made: Mapping[int, tuple[Artefact, Reference | None]], target: Target) -> dict[int, MeasureError]:
-    """Those that do not work by themselves, and why."""
+def _failing(
+    made: Mapping[int, tuple[Artefact, Reference | None]],
+    target: Target,
+    deadline_s: float | None,
+    quarantine: Quarantine | None,
+) -> dict[int, MeasureError]:
+    """Those that do not work by themselves, and why. Their crashes are theirs for sure, and are counted."""
     found = {}
     for i, (artefact, reference) in made.items():
         try:
-            measure(artefact, target, reference=reference, budget_s=CHECK_S)
+            measure(
+                artefact,
+                target,
+                reference=reference,
+                budget_s=CHECK_S,
+                deadline_s=deadline_s,
+                quarantine=quarantine,
+            )
         except MeasureError as error:
             found[i] = error
     return found

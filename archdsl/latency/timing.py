@@ -32,6 +32,10 @@ class Timing(BaseModel):
                     worker held, its runtime's library included; of a GPU its own memory. None where nobody tells
     cpu_wall_ratio: CPU seconds the worker got for each second of the clock; about `threads` when left alone
     busy_neighbours: how many cores did other work meanwhile; None where the system does not say
+    energy_mj_per_image: millijoules for one image, of the whole device, idling included (`clock.energy`); taken in a
+                    window of its own after the timed runs. None where it was not asked for or nobody tells
+    energy_plus_minus_mj: half its 95 % interval, from differences within that window
+    energy_note:    by which counter, or why nobody tells; empty where it was not asked for
     environment:    the variables that steer threads, as the worker saw them
     cores:          the cores the worker was pinned to; None where it was not
     clock_state:    the cores' frequency governor, or `unlocked` when nothing holds the clock; of a GPU `locked` or not
@@ -75,6 +79,9 @@ class Timing(BaseModel):
     repeats: int = Field(default=0, ge=0)
     peak_memory_bytes: int | None = Field(default=None, ge=0)
     device_state: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
+    energy_mj_per_image: float | None = Field(default=None, ge=0)
+    energy_plus_minus_mj: float | None = Field(default=None, ge=0)
+    energy_note: str = ""
 
     @model_validator(mode="after")
     def _ordered(self) -> Timing:

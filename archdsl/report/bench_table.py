@@ -9,22 +9,26 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from archdsl.report.front_table import count_text, size_text
+from archdsl.report.front_table import count_text, energy_text, size_text
 
 _LEFT = ("spec", "runtime", "precision", "notes")
-_WHOLE = ("latency", "p95", "memory")
-_HEADS = ("spec", "runtime", "precision", "batch", "latency", "p95", "{ratio}", "images/s", "memory", "MACs", "notes")
+_WHOLE = ("latency", "p95", "memory", "energy/image")
+_HEADS = ("spec", "runtime", "precision", "batch", "latency", "p95", "{ratio}", "images/s", "memory")
+_ENERGY, _LAST = "energy/image", ("MACs", "notes")
 
 
 def bench_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Latency ± 95 %, ratio with its 99 % interval and verdict; notes have a mark, see `footnotes`.
+
+    The energy of an image has a column where a device tells it.
 
     rows: as `archdsl bench --json` prints its results
     """
     table = Table(box=box.SIMPLE)
     firsts = {row["ratio_to"] for row in rows}
     head = f"ratio to {firsts.pop()}" if len(firsts) == 1 else "ratio"
-    for name in _HEADS:
+    told = any(row["energy_mj_per_image"] is not None for row in rows)
+    for name in (*_HEADS, *((_ENERGY,) if told else ()), *_LAST):
         justify: Literal["left", "right"] = "left" if name in _LEFT else "right"
         table.add_column(name.format(ratio=head), justify=justify, overflow="fold", no_wrap=name in _WHOLE)
     marks = {note: mark for mark, note in footnotes(rows).items()}
@@ -40,6 +44,7 @@ def bench_table(rows: Sequence[Mapping[str, Any]]) -> Table:
             _ratio(row) + ("" if head != "ratio" else f" than {row['ratio_to']}"),
             f"{row['images_per_second']:.1f}",
             size_text(row["peak_memory_bytes"]),
+            *((energy_text(row["energy_mj_per_image"], row["energy_plus_minus_mj"]),) if told else ()),
             count_text(row["macs"]),
             " ".join(marks[note] for note in row["notes"]),
         ]

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from archdsl.latency import Timing
 from archdsl.report.front_rows import FrontRow
-from archdsl.report.front_table import count_text, value_text
+from archdsl.report.front_table import confirmed_text, count_text, value_text
+from archdsl.report.stopped_early import last_epoch, stopped_early
 from archdsl.spec import Space
 from archdsl.study.front import Front, Point
 from archdsl.study.hypervolume import volumes
@@ -70,6 +71,7 @@ def front_page(
         *plots,
         _table(rows, front.objectives) if rows else "<p>No network was finished that keeps to the constraints.</p>",
         *_growth(history),
+        *_stopped(records, front.objectives, of),
         *_failures(records),
         "</body></html>",
     ]
@@ -88,9 +90,15 @@ def page_facts(space: Space, plan: Plan, records: Sequence[Record]) -> dict[str,
     if accuracy is not None:
         seeds = f"{len(accuracy.seeds)} seed{'s' if len(accuracy.seeds) > 1 else ''}"
         facts["accuracy"] = f"top-1 on {accuracy.data} after {accuracy.epochs} epochs of {accuracy.recipe}, {seeds}"
+    stopping = stopped_early(records)
+    if stopping is not None:
+        facts["early stopping"] = str(stopping)
     for target in dict.fromkeys(target for record in paid for target in record.taken):
         timings = [record.taken[target] for record in paid if target in record.taken]
         facts[named("latency", target)] = _taken(timings)
+        counters = dict.fromkeys(timing.energy_note for timing in timings if timing.energy_mj_per_image is not None)
+        if counters:
+            facts[named("energy", target)] = f"of the whole device for one image, by {'; '.join(counters)}"
     return facts
 
 
@@ -184,7 +192,7 @@ def _hover(point: Point, objectives: Sequence[Objective], names: Mapping[int, st
 def _growth(history: Sequence[tuple[int, float]]) -> list[str]:
     if not history:
         return []
-    head = "<h2>How the front grew: its hypervolume as a share of the last</h2>"
+    head = "<h2>How the front grew: its hypervolume by the values of the search, as a share of the last</h2>"
     return [head, _plot(_steps(history), "history", "small")]
 
 
@@ -228,13 +236,36 @@ def _table(rows: Sequence[FrontRow], objectives: Sequence[Objective]) -> str:
     counts = {name: objective for name, objective in OBJECTIVES.items() if name in ("params", "macs")}
     shown = list({**{objective.name: objective for objective in objectives}, **counts}.values())
     heads = ["network", *(objective.name for objective in shown), "differs from the base in", "cannot be told from"]
-    number = [False, *(True for _ in shown), False, False]
-    lines = ["<tr>" + "".join(_cell(head, wide, "th") for head, wide in zip(heads, number, strict=True)) + "</tr>"]
+    confirmed = any(row.record.is_confirmed for row in rows)
+    heads += ["confirmed"] if confirmed else []
+    number = [False, *(True for _ in shown), False, False, False][: len(heads)]
+    lines = [_line(heads, number, "th")]
     for row in rows:
         cells = [row.name, *(value_text(row.record, objective) for objective in shown)]
         cells += [row.differs or "nothing", ", ".join(row.tied_with) or "–"]
-        lines.append("<tr>" + "".join(_cell(cell, wide) for cell, wide in zip(cells, number, strict=True)) + "</tr>")
+        cells += [confirmed_text(row.record, objectives)] if confirmed else []
+        lines.append(_line(cells, number))
     return '<div class="scroll"><table>' + "\n".join(lines) + "</table></div>"
+
+
+def _stopped(records: Sequence[Record], objectives: Sequence[Objective], of: Differs) -> list[str]:
+    """The trainings that were ended before their time, with what was known about them by then."""
+    stopping = stopped_early(records)
+    if stopping is None or not stopping.stopped:
+        return []
+    heads = ["trial", "network", "after epoch", *(objective.name for objective in objectives)]
+    number = [True, False, True, *(True for _ in objectives), False]
+    lines = [_line([*heads, "differs from the base in"], number, "th")]
+    for record in stopping.stopped:
+        cells = [str(record.number), record.name or "–", str(last_epoch(record))]
+        cells += [*(value_text(record, objective) for objective in objectives), of(record) or "nothing"]
+        lines.append(_line(cells, number))
+    return [
+        f"<h2>{len(stopping.stopped)} stopped early</h2>",
+        '<p class="soft">They were behind others when they were looked at; their accuracies are those of that epoch, '
+        "in the middle of the schedule.</p>",
+        '<div class="scroll"><table>' + "\n".join(lines) + "</table></div>",
+    ]
 
 
 def _failures(records: Sequence[Record]) -> list[str]:
@@ -254,6 +285,10 @@ def _failures(records: Sequence[Record]) -> list[str]:
         *lines,
         "</table></div>",
     ]
+
+
+def _line(cells: Sequence[str], numbers: Sequence[bool], tag: str = "td") -> str:
+    return "<tr>" + "".join(_cell(cell, number, tag) for cell, number in zip(cells, numbers, strict=True)) + "</tr>"
 
 
 def _cell(text: str, number: bool = False, tag: str = "td") -> str:

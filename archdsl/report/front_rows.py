@@ -33,7 +33,10 @@ class FrontRow:
     tied_with: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """The row as plain data. In a study of several targets there is a `latency@label` for each."""
+        """The row as plain data. In a study of several targets there is a `latency@label` for each.
+
+        in_search: of a confirmed network, what the search had found: accuracy in [0, 1], latencies in ms
+        """
         record = self.record
         taken: dict[str, Timing | None] = {**record.taken} or {"": None}
         return {
@@ -42,6 +45,8 @@ class FrontRow:
             "hash": record.hash,
             "accuracy": record.accuracy.as_json() if record.accuracy else None,
             **{named("latency", target): timing.as_json() if timing else None for target, timing in taken.items()},
+            "confirmed": record.is_confirmed,
+            "in_search": _in_search(record.before),
             "params": record.params,
             "macs": record.macs,
             "differs": self.differs,
@@ -73,6 +78,13 @@ def differences(space: Space, picks: Mapping[str, int], base: Mapping[str, int] 
         if base is None or base.get(knob.name) != picks[knob.name]
     ]
     return ", ".join(sorted(found))
+
+
+def _in_search(before: Record | None) -> dict[str, float] | None:
+    if before is None:
+        return None
+    accuracy = {"accuracy": before.accuracy.mean} if before.accuracy is not None else {}
+    return {**accuracy, **{named("latency", target): timing.median_ms for target, timing in before.taken.items()}}
 
 
 def _names(members: tuple[FrontPoint, ...]) -> dict[int, str]:

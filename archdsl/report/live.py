@@ -15,7 +15,20 @@ from rich.table import Table
 from rich.text import Text
 
 from archdsl.report.front_table import value_text
-from archdsl.study.events import Began, Ended, Event, StepBegan, TrialBegan, TrialEnded, TrialLost
+from archdsl.study.events import (
+    Began,
+    Confirmed,
+    Confirming,
+    Ended,
+    Event,
+    NotConfirmed,
+    Noted,
+    Preparing,
+    StepBegan,
+    TrialBegan,
+    TrialEnded,
+    TrialLost,
+)
 from archdsl.study.front import front_of
 from archdsl.study.objectives import Objective
 from archdsl.study.record import Record
@@ -60,12 +73,16 @@ class Progress:
                 self._started, self._paid_before = time.monotonic(), self._num_paid
                 resumed = f", going on after {len(known)} trials" if known else ""
                 self._line(f"sampler {sampler}: {why}{resumed}")
+            case Preparing(doing):
+                self._doing = doing
+                self._line(f"{doing} …")
+            case Noted(text):
+                self._doing = ""
+                self._console.print(text, highlight=False, markup=False, soft_wrap=True)
             case TrialBegan(number, name):
                 self._doing, self._runs = f"{name} (trial {number})", {}
             case StepBegan(_, step):
-                kind, _, target = step.partition("@")
-                doing = _DOING.get(kind, kind) + (f" on {target}" if target else "")
-                self._doing = f"{self._doing.partition(':')[0]}: {doing}"
+                self._doing = f"{self._doing.partition(':')[0]}: {_step(step)}"
             case TrialEnded(record):
                 self.records.append(record)
                 self._candidates = [*self._candidates, record]
@@ -75,6 +92,16 @@ class Progress:
             case TrialLost(number):
                 self._doing = ""
                 self._line(f"trial {number} was given to another worker; what was found out here is not counted")
+            case Confirming(names, step):
+                self._runs = {}
+                self._doing = f"confirming {_names(names)}: {_step(step)}{' in turns' if len(names) > 1 else ''}"
+                self._line(self._doing)
+            case Confirmed(record):
+                self._doing = ""
+                self._line(f"confirmed {record.name}: {self._compared(record)}")
+            case NotConfirmed(name, reason):
+                self._doing = ""
+                self._line(f"{name} is not confirmed: {reason}")
             case Ended():
                 self._doing = ""
 
@@ -94,6 +121,16 @@ class Progress:
             seconds = f" ({record.seconds:.0f} s)" if record.seconds is not None else ""
             return f"{head}: {', '.join(_values(record, self.objectives))}{seconds}"
         return f"{head}: {record.state}, {record.reason}"
+
+    def _compared(self, record: Record) -> str:
+        """Each value, behind an arrow where the search had found another."""
+        before = record.before or record
+        told = [
+            f"{o.name} {value_text(before, o)} → {value_text(record, o)}"
+            for o, then, now in zip(self.objectives, before.values or (), record.values or (), strict=True)
+            if then != now
+        ]
+        return ", ".join(told) or "as before"
 
     def _left(self) -> str:
         done = self._num_paid - self._paid_before
@@ -125,6 +162,16 @@ class Progress:
         for member in members[:MOST_SHOWN]:
             table.add_row(Text(member.name or ""), *_values(member, self.objectives, bare=True))
         return table
+
+
+def _step(step: str) -> str:
+    """`latency@openvino` -> `taking its latency on openvino`."""
+    kind, _, target = step.partition("@")
+    return _DOING.get(kind, kind) + (f" on {target}" if target else "")
+
+
+def _names(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{len(names)} networks of the front"
 
 
 def _values(record: Record, objectives: Sequence[Objective], *, bare: bool = False) -> list[str]:

@@ -2,80 +2,22 @@
 
 from __future__ import annotations
 
-import random
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from archdsl.compiler import SpecCost, cost, identity
-from archdsl.errors import ArchError, MeasureError, Problem, at_argument
+from archdsl.errors import ArchError, MeasureError
 from archdsl.latency.cache.timings import TimingCache
 from archdsl.latency.predictor.calibration import Calibration, Subject, calibrate
+from archdsl.latency.predictor.networks import Network, networks_of
 from archdsl.latency.predictor.predictor import Parts, Prediction, predicted_or_why
 from archdsl.latency.target import Target
 from archdsl.latency.timing import Timing
 from archdsl.spec import Space
 from archdsl.spec.model import Spec
 
-ALL_UP_TO = 512
-"""Settings of a space that are all looked at; of a larger one a sample is."""
-SAMPLED = 200
-
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Network:
-    """A network of a space: what its knobs are set to, and what it costs and is made of."""
-
-    picks: Mapping[str, int]
-    spec: Spec
-    hash: str
-    parts: Parts
-    cost: SpecCost
-
-    @classmethod
-    def of(cls, spec: Spec, picks: Mapping[str, int] | None = None) -> Network:
-        return cls(dict(picks or {}), spec, identity(spec, training=False), Parts.of(spec), cost(spec))
-
-
-def networks_of(space: Space, *, sample: int | None = None, seed: int = 0) -> list[Network]:
-    """Distinct networks of a space that keep its bounds of parameters and MACs, its base and starts first.
-
-    sample: at most so many, drawn at random; by default all of a space with up to ALL_UP_TO settings, else SAMPLED
-
-    Errors: ArchError when no setting is a valid network
-    """
-    whole = sample is None and space.num_total <= ALL_UP_TO
-    most = space.num_total if whole else sample or SAMPLED
-    rng = random.Random(seed)
-    first = [picks for picks in (space.picks_of(space.base), *(start.picks for start in space.start)) if picks]
-    drawn = space.iterate() if whole else (space.sample(rng) for _ in range(20 * most))
-    found: dict[str, Network] = {}
-    for picks in (*first, *drawn):
-        if len(found) >= most:
-            break
-        try:
-            network = Network.of(space.spec(picks, check=False), picks)
-        except ArchError:
-            continue
-        if network.hash not in found and _keeps_bounds(space, network.cost):
-            found[network.hash] = network
-    if not found:
-        message = f"no network of {space.name} was found that keeps its bounds of params and macs"
-        raise ArchError(
-            Problem(at_argument("SPACE", space.name), "empty-space", message, "widen `constraints`, or draw more")
-        )
-    return list(found.values())
-
-
-def _keeps_bounds(space: Space, costs: SpecCost) -> bool:
-    from archdsl.study.candidate import violation  # brings Optuna, which `archdsl show` can do without
-
-    values = {"params": costs.params, "macs": costs.macs}
-    bounds = {name: getattr(space.constraints, name, None) for name in values}
-    return all(bound is None or violation(values[name], bound) <= 0 for name, bound in bounds.items())
 
 
 @dataclass(frozen=True)
@@ -135,13 +77,15 @@ def beside(
 ) -> list[Beside]:
     """The first network measured (and those whose timing is known), the others predicted from it and their segments.
 
+    A network of the same segments in another order is another network: it is predicted.
     Errors: MeasureError when the first network or a segment cannot be measured
     """
     networks = [Network.of(spec) for spec in specs]
     made = forecast(networks, target, cache=cache, also=specs[:1], num_networks=1, say=say, **how)
-    measured = {parts_key(one.parts): one.timing for one in made.calibration.predictor.calibration}
+    timings = [one.timing for one in made.calibration.predictor.calibration if one.timing is not None]
+    measured = {timing.graph_hash: timing for timing in timings}
     return [
-        Beside(network, measured.get(parts_key(network.parts)) or result)
+        Beside(network, measured.get(network.hash) or result)
         for network, result in zip(networks, made.results, strict=True)
     ]
 
@@ -153,16 +97,17 @@ def parts_key(parts: Parts) -> frozenset[tuple[str, int]]:
 
 @dataclass(frozen=True)
 class Middle:
-    """The fastest, the middle and the slowest of predicted medians, in ms."""
+    """The fastest, the middle and the slowest of predicted medians, in ms, and of how many networks they are."""
 
     low_ms: float
     median_ms: float
     high_ms: float
+    num_predicted: int
 
 
 def middle_of(predictions: Sequence[Prediction]) -> Middle | None:
     medians = [prediction.median_ms for prediction in predictions]
-    return Middle(min(medians), statistics.median(medians), max(medians)) if medians else None
+    return Middle(min(medians), statistics.median(medians), max(medians), len(medians)) if medians else None
 
 
 def known_latencies(space: Space, target: Target, cache: TimingCache) -> Middle | None:

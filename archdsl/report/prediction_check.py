@@ -9,9 +9,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from archdsl.latency.predictor.calibration import MOST_TOGETHER, MOST_WEIGHT_BYTES, Subject, take_together
+from archdsl.latency.predictor.networks import Network
 from archdsl.latency.predictor.predictor import Calibrated, Prediction
 from archdsl.latency.target import Target
-from archdsl.report.prediction import Forecast, Network, Say, parts_key
+from archdsl.report.prediction import Forecast, Say, parts_key
 
 
 @dataclass(frozen=True)

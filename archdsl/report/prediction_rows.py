@@ -7,7 +7,8 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from archdsl.report.prediction import Forecast, Network
+from archdsl.latency.predictor.networks import Network
+from archdsl.report.prediction import Forecast
 from archdsl.report.prediction_check import Checked
 from archdsl.spec import Space
 

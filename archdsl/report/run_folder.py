@@ -36,6 +36,11 @@ class RunFolder:
         """Write search.json: what this search is."""
         write_file(self.path / MARKER, as_json(facts))
 
+    def describe_if_new(self, facts: dict[str, Any]) -> None:
+        """Write search.json where there is none: a worker may be the first here."""
+        if not (self.path / MARKER).is_file():
+            self.describe(facts)
+
     def set_aside(self) -> None:
         """Rename the study that is here, so that a new one can begin: nothing is deleted."""
         number = 1

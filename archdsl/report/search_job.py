@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from archdsl.spec import Space, load_space
 from archdsl.spec.render import to_yaml
 from archdsl.study.crew.workers import LocalWorkers, Workers
 from archdsl.study.plan import Plan
+from archdsl.training import Recipe
 
 STORAGE_VARIABLE = "ARCHDSL_STORAGE"
 """Where `archdsl worker` finds the storage when its command line does not say; a URL may hold a password."""
@@ -22,10 +24,18 @@ _COUNTED = ("archdsl", "torch", "optuna")
 """Packages that decide what a study finds out; a latency's runtime is part of its target's fingerprint."""
 
 
-def job_of(space: Space, plan: Plan, objectives: Sequence[str], on: str | None) -> dict[str, Any]:
-    """The search as plain data. objectives, on: as they were asked for"""
+def job_of(
+    space: Space, plan: Plan, objectives: Sequence[str], on: str | None, recipe: Recipe | None = None
+) -> dict[str, Any]:
+    """The search as plain data.
+
+    objectives, on: as they were asked for; recipe: what the space names, which may be a file of this machine
+    """
+    data = copy.deepcopy({**space.data, "base": "base.yaml"})
+    if recipe is not None:
+        data["objectives"]["accuracy"]["train"]["recipe"] = recipe.model_dump(mode="json")
     return {
-        "space": to_yaml({**space.data, "base": "base.yaml"}),
+        "space": to_yaml(data),
         "base": to_yaml(space.base_tree.plain()),
         "objectives": list(objectives),
         "on": on,

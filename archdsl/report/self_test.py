@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ import numpy as np
 from archdsl.compiler import cost
 from archdsl.errors import MeasureError
 from archdsl.latency import Artefact, Reference, Target, artefact_of, measure
+from archdsl.latency.clock.machine import allowed_cores
 from archdsl.latency.expected import reference_of
 from archdsl.latency.failure import failed, reason_of
 from archdsl.latency.self_test import Check, Taken, self_test
@@ -53,6 +55,9 @@ class Machine:
 
     def macs(self, network: str) -> int:
         return cost(spec_of(network)).macs
+
+    def num_cores(self) -> int:
+        return len(allowed_cores() or ()) or os.cpu_count() or 1
 
     def take(self, network: str, *, batch: int = 1, budget_s: float = 1.0) -> Taken:
         target = replace(self.target, batch=batch)

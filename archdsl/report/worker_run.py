@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import os
-import warnings
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 from archdsl.errors import Problem, StudyError, at_argument
-from archdsl.latency import CacheWarning, close_workers
 from archdsl.report.live import Progress
 from archdsl.report.run_folder import RunFolder
 from archdsl.report.search_job import space_of, versions
 from archdsl.report.search_run import Parts, num_distinct
 from archdsl.spec.words import did_you_mean, joined
 from archdsl.study.campaign import Campaign
-from archdsl.study.candidate import Assessor
 from archdsl.study.events import Event, StopReason, TrialEnded, TrialLost
 from archdsl.study.plan import Plan
 from archdsl.study.storage.leases import LEASE_S
@@ -69,11 +66,12 @@ def work(
     parts = Parts(space, job["objectives"], job["on"])
     here = parts.fixed()
     fixed = {key: value for key, value in said.items() if key not in ("objectives", "seed", "sampler")}
-    if "latency" in here and not force:
-        fixed["latency"] = here["latency"]
+    if not force:
+        fixed |= {name: here[name] for name in ("latency", "accuracy") if name in here}
     patience, why = space.search.patience, "as the study says"
     plan = Plan(name, parts.objectives, job["trials"], job["seed"], job["sampler"], why, None, fixed, patience)
     folder = RunFolder(out if out is not None else os.path.join("runs", name))
+    folder.describe_if_new({"study": name, "space": space.data, "storage": masked(storage)})
     finished: list[int] = []
     lost: list[int] = []
     with ExitStack() as stack:
@@ -86,25 +84,10 @@ def work(
                 lost.append(event.number)
             progress(event)
 
-        stack.callback(close_workers)
-        stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("once", CacheWarning)
-        trainers = parts.trainers(folder, progress.epoch)
-        if trainers is not None:
-            stack.callback(trainers.close)
-        assessor = Assessor(
-            space,
-            parts.objectives,
-            constraints=parts.constraints,
-            latency=parts.latencies,
-            accuracy=trainers,
-            seed=job["seed"],
-            halving=parts.halving(),
-        )
         campaign = Campaign(
             space,
             plan,
-            assessor,
+            stack.enter_context(parts.assessor(plan, folder, progress.epoch)),
             opened,
             listen=listen,
             place=place,

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from archdsl.spec.explain import broken
-from archdsl.spec.numbers import Count, Duration, Size
+from archdsl.spec.numbers import Count, Duration, Energy, Size
 
 _Word = Annotated[str, Field(min_length=1, max_length=500)]
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$", max_length=100)]
@@ -66,6 +66,13 @@ class SizeBounds(_Bounds):
 
     min: Size | None = None
     max: Size | None = None
+
+
+class JouleBounds(_Bounds):
+    """At least `min`, at most `max`, in millijoules for one image."""
+
+    min: Energy | None = None
+    max: Energy | None = None
 
 
 class _BoundsByTarget(_Model):
@@ -129,6 +136,14 @@ class PeakMemoryBounds(_BoundsByTarget):
     max: Size | None = None
 
 
+class EnergyBounds(_BoundsByTarget):
+    """Millijoules for one image."""
+
+    __pydantic_extra__: dict[str, JouleBounds] = Field(init=False)
+    min: Energy | None = None
+    max: Energy | None = None
+
+
 class Constraints(_Model):
     """What every network of the front must keep to."""
 
@@ -137,6 +152,7 @@ class Constraints(_Model):
     latency: LatencyBounds | None = None
     throughput: ThroughputBounds | None = None
     peak_memory: PeakMemoryBounds | None = None
+    energy: EnergyBounds | None = None
     accuracy: ShareBounds | None = None
 
 
@@ -198,21 +214,22 @@ def _targets(value: Any) -> Any:
 
 _Targets = Annotated[tuple[TargetObjective, ...], BeforeValidator(_targets), Field(min_length=1)]
 
-MEASURED = ("latency", "throughput", "peak_memory")
+MEASURED = ("latency", "throughput", "peak_memory", "energy")
 """Objectives that a measurement on a target gives."""
 
 
 class Objectives(_Model):
     """What a study makes better: accuracy and throughput up, everything else down.
 
-    latency, throughput, peak_memory: a target or a list of targets; an empty mapping under one of the last two means
-        the targets of the latency
+    latency, throughput, peak_memory, energy: a target or a list of targets; an empty mapping under one of the last
+        three means the targets of the latency
     """
 
     accuracy: AccuracyObjective | None = None
     latency: _Targets | None = None
     throughput: _Targets | None = None
     peak_memory: _Targets | None = None
+    energy: _Targets | None = None
     params: CountObjective | None = None
     macs: CountObjective | None = None
 
@@ -272,9 +289,21 @@ class EarlyStopping(_Model):
     eta: int = Field(default=3, ge=2, le=100)
 
 
+class Confirm(_Model):
+    """What is evaluated again for every network of the front before it is declared: its latencies and whatever else is
+    measured (`timings`), and its accuracy, over so many more `seeds`.
+    """
+
+    timings: bool = True
+    seeds: int = Field(default=0, ge=0, le=1000)
+
+
 class Search(_Model):
     """How the study goes: a sampler's name, how many trials, the seed, designs to try first, and when to stop earlier:
     a training (`early_stopping`), or all, after so many networks without a gain beyond noise (`patience`).
+
+    foresee: learn latencies before they are measured, where that helps the sampler
+    confirm: what is evaluated again before a front is declared
     """
 
     sampler: _Name = "auto"
@@ -283,3 +312,5 @@ class Search(_Model):
     start: tuple[_Word, ...] = Field(default=(), max_length=60)
     early_stopping: EarlyStopping | None = None
     patience: int | None = Field(default=None, ge=1, le=10_000_000)
+    confirm: Confirm = Field(default_factory=Confirm)
+    foresee: bool = True

@@ -1,8 +1,9 @@
 """Numbers as people write them: `100M` parameters, `4.5G` multiply-adds, `2.1 ms`.
 
-`Count`, `Duration` and `Size` are types for pydantic fields. A count is a whole number (decimal suffixes k, M, G or B,
-T); a duration is a float in milliseconds (a bare number is milliseconds; units us, ms, s, min, h); a size is a whole
-number of bytes (a bare number is bytes; units kB, MB, GB, and KiB, MiB, GiB in steps of 1024).
+`Count`, `Duration`, `Size` and `Energy` are types for pydantic fields. A count is a whole number (decimal suffixes k,
+M, G or B, T); a duration is a float in milliseconds (a bare number is milliseconds; units us, ms, s, min, h); a size is
+a whole number of bytes (a bare number is bytes; units kB, MB, GB, and KiB, MiB, GiB in steps of 1024); an energy is a
+float in millijoules (a bare number is millijoules; units uJ, mJ, J).
 """
 
 from __future__ import annotations
@@ -22,11 +23,14 @@ _DURATION = re.compile(r"(\d+(?:_\d+)*(?:\.\d+)?)\s?(us|µs|μs|ms|s|min|h)?\Z",
 _MILLISECONDS = {"us": 1e-3, "µs": 1e-3, "μs": 1e-3, "ms": 1.0, "s": 1e3, "min": 6e4, "h": 3.6e6, None: 1.0}
 _SIZE = re.compile(r"(\d+(?:_\d+)*(?:\.\d+)?)\s?(B|kB|MB|GB|KiB|MiB|GiB)?\Z", re.ASCII)
 _BYTES = {None: 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+_ENERGY = re.compile(r"(\d+(?:_\d+)*(?:\.\d+)?)\s?(uJ|µJ|μJ|mJ|J)?\Z", re.ASCII)
+_MILLIJOULES = {"uJ": 1e-3, "µJ": 1e-3, "μJ": 1e-3, "mJ": 1.0, "J": 1e3, None: 1.0}
 _LONGEST = 40
 
 COUNT_PATTERN = r"^\d+(_\d+)*(\.\d+)? ?[kKMGBT]?$"
 DURATION_PATTERN = r"^\d+(_\d+)*(\.\d+)? ?(us|µs|ms|s|min|h)?$"
 SIZE_PATTERN = r"^\d+(_\d+)*(\.\d+)? ?(B|kB|MB|GB|KiB|MiB|GiB)?$"
+ENERGY_PATTERN = r"^\d+(_\d+)*(\.\d+)? ?(uJ|µJ|mJ|J)?$"
 
 
 def read_count(value: Any) -> int:
@@ -67,6 +71,16 @@ def read_size(value: Any) -> int:
     return int(size)
 
 
+def read_energy(value: Any) -> float:
+    """`5 mJ`, `0.2 J` or a number of millijoules -> millijoules."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    match = _ENERGY.match(value) if isinstance(value, str) and len(value) <= _LONGEST else None
+    if match is None:
+        raise PydanticCustomError("energy", "an energy such as `5 mJ` or `0.2 J` (a bare number is mJ)")
+    return float(Decimal(match[1].replace("_", "")) * Decimal(str(_MILLIJOULES[match[2]])))
+
+
 Count = Annotated[
     int,
     BeforeValidator(read_count),
@@ -90,3 +104,11 @@ Size = Annotated[
     WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": SIZE_PATTERN}]}),
 ]
 """Bytes, at least 0, that may be written `512 MiB`."""
+
+Energy = Annotated[
+    float,
+    BeforeValidator(read_energy),
+    Field(ge=0),
+    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": ENERGY_PATTERN}]}),
+]
+"""Millijoules, at least 0, that may be written `5 mJ`."""

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from archdsl import compiler
 from archdsl.latency import Timing
 from archdsl.spec.aims import MEASURED
 from archdsl.spec.model import Spec
+from archdsl.study.events import Listener, Noted, Preparing
+from archdsl.study.foresight import Foresight, Latencies
 from archdsl.study.halving import Halving, train
 from archdsl.study.objectives import BadValues, Objective, named
 from archdsl.study.record import Record
+from archdsl.study.storage.once import Once
 from archdsl.training import Accuracy, Evaluator
 from archdsl.training.evaluator import Stepwise
 
@@ -59,10 +62,17 @@ class Foreseen:
     """What is known about a setting before anything is paid.
 
     hash: of its network; values: by name of objective or constraint, as far as they are known
+    intervals: of those values that are estimates, by name; each holds what will be found with probability `LEVEL`
     """
 
     hash: str
     values: Mapping[str, float]
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    def may_keep(self, name: str, bounds: Bounds) -> bool:
+        """Whether a value that is known can lie within its bounds: of an estimate, any of its interval."""
+        low, high = self.intervals.get(name, (self.values[name], self.values[name]))
+        return (bounds.max is None or low <= bounds.max) and (bounds.min is None or high >= bounds.min)
 
 
 class Infeasible(Exception):
@@ -74,7 +84,7 @@ class Infeasible(Exception):
 
 
 LatencyOf = Callable[[Spec], Timing]
-"""Takes a network's time on one target: where its latency, throughput and peak memory come from."""
+"""Takes a network's time on one target: where its latency, throughput, peak memory and energy come from."""
 Say = Callable[[str], None]
 Keep = Callable[[str, Any], None]
 
@@ -87,6 +97,7 @@ class Assessor:
         several targets latency is a mapping from their labels, and its names are `latency@label`
     seed: of the first training run
     halving: stops trainings early, by comparison with the study's `others` (a campaign says which those are)
+    foresight: knows latencies before they are measured
     """
 
     def __init__(
@@ -99,8 +110,10 @@ class Assessor:
         accuracy: Evaluator[Spec] | None = None,
         seed: int = 0,
         halving: Halving | None = None,
+        foresight: Foresight | None = None,
     ):
         self.space, self.objectives, self.constraints, self.seed = space, tuple(objectives), constraints or {}, seed
+        self.foresight = foresight
         wanted = {objective.name for objective in objectives} | set(self.constraints)
         offered = latency if isinstance(latency, Mapping) else {} if latency is None else {"": latency}
         self.latencies = {t: take for t, take in offered.items() if wanted & {named(kind, t) for kind in MEASURED}}
@@ -119,10 +132,19 @@ class Assessor:
         cost = compiler.cost(spec)
         return Candidate(dict(picks), spec, compiler.identity(spec), cost.params, cost.macs)
 
+    def prepare(self, once: Once, listen: Listener) -> None:
+        """Learn once for the whole study what `foresee` needs; listen: told what is done. Errors: Interrupted"""
+        if self.foresight is not None:
+            self.foresight.prepare(once, lambda doing: listen(Preparing(doing)))
+            for name, sentence in self.foresight.told.items():
+                listen(Noted(f"{name} foreseen: {sentence}"))
+
     def foresee(self, picks: Mapping[str, int]) -> Foreseen:
-        """What is known for nothing about the network that the picks give. Errors: as `candidate`"""
+        """What is known for next to nothing about the network that the picks give. Errors: as `candidate`"""
         candidate = self.candidate(picks)
-        return Foreseen(candidate.hash, {"params": candidate.params, "macs": candidate.macs})
+        counts = {"params": candidate.params, "macs": candidate.macs}
+        known = Latencies() if self.foresight is None else self.foresight.of(candidate.spec, candidate.hash)
+        return Foreseen(candidate.hash, {**counts, **known.values}, known.intervals)
 
     def check_counts(self, candidate: Candidate) -> None:
         """Raise Infeasible when parameters or MACs break a constraint: that costs nothing to know."""
@@ -133,8 +155,8 @@ class Assessor:
 
         say: told `latency` (`latency@label`) and `training` when they begin; keep: given each result as soon as it is
             there, timings as `timing` (`timing@label`)
-        Errors: Infeasible; BadValues for a memory that is not known; MeasureError, TrainingError, BackendError as they
-            come
+        Errors: Infeasible; BadValues for a memory or an energy that is not known; MeasureError, TrainingError,
+            BackendError as they come
         """
         values: dict[str, float] = {"params": candidate.params, "macs": candidate.macs}
         for target, take in self.latencies.items():
@@ -169,17 +191,31 @@ class Assessor:
 
     def _measured(self, timing: Timing, target: str) -> dict[str, float]:
         """What a timing says about a network, under the names that the study has for it."""
-        memory = named("peak_memory", target)
         found: dict[str, float] = {
             named("latency", target): timing.median_ms,
             named("throughput", target): timing.images_per_second,
         }
-        if timing.peak_memory_bytes is not None:
-            found[memory] = timing.peak_memory_bytes
-        elif memory in self.constraints or any(objective.name == memory for objective in self.objectives):
-            where = f"{timing.runtime} on {timing.device}"
-            raise BadValues(f"nobody tells how much memory a network needs in {where}: leave {memory} out")
+        where, wanted = f"{timing.runtime} on {timing.device}", {objective.name for objective in self.objectives}
+        for kind, word, value, why in (
+            ("peak_memory", "memory", timing.peak_memory_bytes, ""),
+            ("energy", "energy", timing.energy_mj_per_image, timing.energy_note),
+        ):
+            name = named(kind, target)
+            if value is not None:
+                found[name] = value
+            elif name in wanted or name in self.constraints:
+                reason = f" ({why.removeprefix('not told: ')})" if why else ""
+                raise BadValues(f"nobody tells how much {word} a network needs in {where}{reason}: leave {name} out")
         return found
+
+    def worth(self, record: Record) -> tuple[list[float], dict[str, float]]:
+        """The objectives' values and the violations of what a record says. Errors: BadValues, as `assess`"""
+        values: dict[str, float] = {"params": record.params or 0, "macs": record.macs or 0}
+        for target, timing in record.taken.items():
+            values.update(self._measured(timing, target))
+        if record.accuracy is not None:
+            values["accuracy"] = record.accuracy.mean
+        return [values[objective.name] for objective in self.objectives], self._violations(values)
 
     def _check(self, values: Mapping[str, float], *, paid: bool) -> None:
         violations = self._violations(values)

@@ -21,6 +21,20 @@ class Began:
 
 
 @dataclass(frozen=True)
+class Preparing:
+    """Something is done for the whole study, before its trials go on. doing: in words"""
+
+    doing: str
+
+
+@dataclass(frozen=True)
+class Noted:
+    """Something to know about the whole study, as a sentence."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class TrialBegan:
     number: int
     name: str
@@ -49,9 +63,33 @@ class TrialLost:
 
 
 @dataclass(frozen=True)
+class Confirming:
+    """Networks of the front are evaluated again. step: `latency`, `latency@label` or `training`"""
+
+    names: tuple[str, ...]
+    step: str
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """Sent after the confirmation is safely stored. record: with the new values, and the search's in `before`"""
+
+    record: Record
+
+
+@dataclass(frozen=True)
+class NotConfirmed:
+    """A network of the front could not be evaluated again, and keeps the values of the search."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Ended:
     reason: StopReason
 
 
-Event = Began | TrialBegan | StepBegan | TrialEnded | TrialLost | Ended
+Doing = Preparing | Noted | TrialBegan | StepBegan | TrialEnded | TrialLost | Confirming | Confirmed | NotConfirmed
+Event = Began | Doing | Ended
 Listener = Callable[[Event], None]

@@ -133,7 +133,18 @@ def _interval(record: Record, objective: Objective, value: float) -> tuple[float
     if objective.kind == "throughput" and timing.ci_low_ms > 0:
         images_ms = timing.batch * 1000
         return images_ms / timing.ci_high_ms, images_ms / timing.ci_low_ms
+    if objective.kind == "energy" and timing.energy_plus_minus_mj is not None:
+        return max(0.0, value - timing.energy_plus_minus_mj), value + timing.energy_plus_minus_mj
     return value, value
+
+
+def moved(record: Record, objectives: Sequence[Objective]) -> tuple[Objective, ...]:
+    """The objectives in which a network's confirmation and the search differ by more than the noise of both."""
+    if record.before is None:
+        return ()
+    now, then = _point(record, objectives), _point(record.before, objectives)
+    triples = zip(objectives, now.intervals, then.intervals, strict=True)
+    return tuple(one for one, (low, high), (least, most) in triples if low > most or high < least)
 
 
 def _surely_beaten(

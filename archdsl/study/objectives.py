@@ -1,7 +1,7 @@
 """What a study makes better, by name; and what may be told to Optuna as a value.
 
-What is measured belongs to a target. A study with one target calls its objectives `latency`, `throughput` and
-`peak_memory`; one with several adds the target's label: `latency@openvino`.
+What is measured belongs to a target. A study with one target calls its objectives `latency`, `throughput`,
+`peak_memory` and `energy`; one with several adds the target's label: `latency@openvino`.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ OBJECTIVES: dict[str, Objective] = {
         Objective("latency", "minimize", "ms"),
         Objective("throughput", "maximize", "images/s"),
         Objective("peak_memory", "minimize", "bytes"),
+        Objective("energy", "minimize", "mJ/image"),
         Objective("params", "minimize"),
         Objective("macs", "minimize"),
     )

@@ -28,6 +28,7 @@ class Record:
     duplicate_of: number of the trial that evaluated this network; this one cost nothing
     cheap: it cost neither a timing nor a training
     rungs: with early stopping, epoch -> the objectives' values after it
+    before: the record of the search, where this has the values of its confirmation; None for one as the search left it
     """
 
     number: int
@@ -47,6 +48,12 @@ class Record:
     seconds: float | None = None
     timings: Mapping[str, Timing] = field(default_factory=dict)
     rungs: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
+    before: Record | None = None
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether the network was evaluated again, when it stood on the front."""
+        return self.before is not None
 
     @property
     def taken(self) -> dict[str, Timing]:
@@ -63,6 +70,7 @@ class Record:
             "accuracy": self.accuracy.as_json() if self.accuracy else None,
             "values": list(self.values) if self.values else None,
             "rungs": {str(epoch): list(values) for epoch, values in self.rungs.items()},
+            "before": self.before.as_json() if self.before else None,
         }
 
 
@@ -77,7 +85,7 @@ def read_record(trial: FrozenTrial) -> Record:
         name=kept.get("name"),
         params=kept.get("params"),
         macs=kept.get("macs"),
-        timing=_timing(kept.get("timing")),
+        timing=read_timing(kept.get("timing")),
         accuracy=read_accuracy(kept.get("accuracy")),
         values=tuple(trial.values) if trial.state == TrialState.COMPLETE else None,
         reason=kept.get("reason"),
@@ -105,7 +113,7 @@ def read_accuracy(data: Mapping[str, Any] | None) -> Accuracy | None:
 
 
 def _timings(kept: Mapping[str, Any]) -> dict[str, Timing]:
-    found = {key.partition("@")[2]: _timing(value) for key, value in kept.items() if key.startswith("timing@")}
+    found = {key.partition("@")[2]: read_timing(value) for key, value in kept.items() if key.startswith("timing@")}
     return {target: timing for target, timing in sorted(found.items()) if timing is not None}
 
 
@@ -114,7 +122,8 @@ def _rungs(kept: Mapping[str, Any]) -> dict[int, tuple[float, ...]]:
     return {int(epoch): tuple(map(float, values)) for epoch, values in found.items() if epoch.isdecimal()}
 
 
-def _timing(data: Any) -> Timing | None:
+def read_timing(data: Any) -> Timing | None:
+    """The timing that `Timing.as_json` described; None for anything else."""
     try:
         return Timing.from_json(data) if isinstance(data, Mapping) else None
     except ValueError:

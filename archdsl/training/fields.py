@@ -26,6 +26,12 @@ def read_fields(model: type[M], values: Mapping[str, Any], place: Place) -> M:
         raise SpecError(problems) from None
 
 
+def changed_fields(model: BaseModel, *unsaid: str) -> str:
+    """` name=value` for each field that is not the default, without the `unsaid` ones: for people."""
+    changed = model.model_dump(exclude_defaults=True, exclude={"type", *unsaid})
+    return "".join(f" {name}={value}" for name, value in changed.items())
+
+
 def unknown_name(what: str, name: str, known: list[str], place: Place) -> SpecError:
     """The error for a name that is in no table: says what was probably meant, and what there is."""
     near = get_close_matches(name, known, n=1)

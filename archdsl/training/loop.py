@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -60,7 +61,7 @@ def train(
     processes: our place among those that train this network together; report, checkpoint and say are for the first
     say: told what is done otherwise than asked, when that happens
     Raises TrainingError: diverged (the loss is not a number), out-of-memory, classes, batch, resume, augmentation,
-    missing-library.
+    missing-library, no-images, worker-lost (a process that decodes images was killed).
     """
     with ExitStack() as stack:
         stack.enter_context(_threads(threads))
@@ -72,6 +73,7 @@ def train(
             stack.callback(training.data.close)
         if resume is not None:
             training.resume(resume)
+        stack.enter_context(_lost_workers_told(training.data))
         last, stopped = recipe.epochs if to_epoch is None else to_epoch, False
         while not training.finished and not stopped and len(training.history) < last:
             epoch = training.run_epoch()
@@ -111,6 +113,7 @@ class Training:
         self.model = model.to(self.device)
         self.history: list[Epoch] = []
         self.notes: list[str] = []
+        self._num_seen: int | None = None  # validation images, in the last validation, of all processes
         self._told_of_width = False
         self.data = _augmented(data, recipe)
         self.batch = self._batch()
@@ -124,6 +127,7 @@ class Training:
         self.optimizer = make_optimizer(self.model, recipe)
         self.precision = _precision(recipe, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type) if self.precision == torch.float16 else None
+        self._asked = micro_batch
         self.micro_batch = micro_batch if micro_batch is None else min(micro_batch, self.batch // processes.num)
         self._rehearsed = processes.num == 1
         self._network: nn.Module = model
@@ -155,15 +159,19 @@ class Training:
             loss = self._train_once()
             self._random_state = self._read_random()
         accuracy = self._validate()
+        self._tell_what_was_skipped()
         lr = float(self.optimizer.param_groups[0]["lr"])
         self.history.append(Epoch(len(self.history) + 1, loss, accuracy, time.perf_counter() - start, lr))
         return self.history[-1]
 
     def outcome(self) -> Outcome:
+        accuracy = self.history[-1].val_accuracy if self.history else self._validate()
+        num_val, independent = self.data.num_val, self.data.num_val_independent
+        num_seen = num_val if self._num_seen is None else self._num_seen
         return Outcome(
-            accuracy=self.history[-1].val_accuracy if self.history else self._validate(),
-            num_val=self.data.num_val,
-            num_val_independent=self.data.num_val_independent,
+            accuracy=accuracy,
+            num_val=num_seen,
+            num_val_independent=independent if num_seen == num_val else num_seen * independent // max(1, num_val),
             epochs=len(self.history),
             seconds=sum(epoch.seconds for epoch in self.history),
             stopped_early=not self.finished,
@@ -182,6 +190,9 @@ class Training:
             "random": self.processes.gathered(cpu.to(self._talking)).cpu(),
             "random_device": self.processes.gathered(device.to(self._talking)).cpu() if device is not None else None,
             "micro_batch": self.micro_batch,
+            "micro_batch_asked": self._asked,
+            "num_seen": self._num_seen,
+            "skipped": [[item, error] for item, error in getattr(self.data, "corrupt", {}).items()],
             "history": [asdict(epoch) for epoch in self.history],
             "notes": list(self.notes),
             "run": self._run(),
@@ -205,7 +216,12 @@ class Training:
             self.scaler.load_state_dict(state["scaler"])
         device = state["random_device"]
         self._random_state = state["random"][rank].clone(), device[rank].clone() if device is not None else None
-        self.micro_batch = state["micro_batch"]
+        asked = state.get("micro_batch_asked")
+        if self._asked in (None, asked):
+            self.micro_batch, self._asked = state["micro_batch"], asked
+        self._num_seen = state.get("num_seen")
+        if hasattr(self.data, "corrupt"):
+            self.data.corrupt.update((item, error) for item, error in state.get("skipped", ()))
         self.history = [Epoch(**epoch) for epoch in state["history"]]
         self.notes, self._told_of_width = list(state["notes"]), True
 
@@ -308,14 +324,15 @@ class Training:
         assert self.micro_batch is not None
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
-        starts = range(0, len(images), self.micro_batch)
+        num_parts = math.ceil(len(images) / self.micro_batch)
+        ends = [len(images) * number // num_parts for number in range(num_parts + 1)]  # alike: no rest of one image
         network = self.model if rehearsal else self._network
-        for start in starts:
-            some = slice(start, start + self.micro_batch)
+        for start, end in pairwise(ends):
+            some = slice(start, end)
             part, wanted = images[some].to(self.device, non_blocking=True), targets[some].to(self.device)
-            last = start == starts[-1] or not isinstance(network, DistributedDataParallel)
+            last = end == len(images) or not isinstance(network, DistributedDataParallel)
             with nullcontext() if last else network.no_sync():  # type: ignore[operator]
-                with self._autocast():
+                with self._autocast(), _small_batches_told(len(part)):
                     logits = network(part)
                 if check and start == 0:
                     self._check_logits(logits)
@@ -324,7 +341,7 @@ class Training:
                 smoothing = 0.0 if self.mixer is not None else self.recipe.label_smoothing  # mixing has smoothed them
                 logits = logits if self.precision is None else logits.float()
                 loss = F.cross_entropy(logits, wanted, label_smoothing=smoothing)
-                if len(starts) > 1:
+                if num_parts > 1:
                     loss = loss * (len(part) / len(images))
                 scaled = self.scaler.scale(loss) if self.scaler is not None else loss
                 scaled.backward()  # type: ignore[no-untyped-call]
@@ -346,7 +363,15 @@ class Training:
             raise self._diverged("the network's output is not a number", len(self.history))
         if seen == 0:
             raise _error("no-images", "not one image of the validation set could be read", hint="check the files")
+        self._num_seen = int(seen)
         return int(right) / int(seen)
+
+    def _tell_what_was_skipped(self) -> None:
+        """Let every process know the files that others could not decode: each reads only its share."""
+        corrupt = getattr(self.data, "corrupt", None)
+        if corrupt is not None and self.processes.num > 1:
+            for theirs in self.processes.each(corrupt, self._talking):
+                corrupt.update(theirs)
 
     def _num_right(self, images: torch.Tensor, labels: torch.Tensor) -> float:
         """How many images are classified right; NaN when an output is no number. In halves, where memory is short."""
@@ -369,7 +394,7 @@ class Training:
         if self.device.type != "cpu" or pixels < PROBE_FROM_PIXELS:
             return count
         before = self._read_random(), [statistic.clone() for statistic in self._statistics]
-        with self._autocast():
+        with self._autocast(), _small_batches_told(count):
             fitting = images_that_fit(self.model, images[0], count)
         self._restore(*before)
         if fitting < count:
@@ -508,6 +533,34 @@ def _deterministic() -> Iterator[None]:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
         memory.fill_uninitialized_memory = filled
         torch.backends.cudnn.benchmark = benchmark
+
+
+@contextmanager
+def _lost_workers_told(data: Data) -> Iterator[None]:
+    """The death of a process that decodes images, which torch raises wherever we are, as an error of ours."""
+    try:
+        yield
+    except RuntimeError as error:
+        words = str(error).splitlines()[0][:200] if str(error) else ""
+        if not words.startswith("DataLoader worker"):
+            raise
+        if hasattr(data, "close"):
+            data.close()  # the next pass starts new ones
+        message = f"a process that decodes images has ended, which the system may do when memory is short: {words}"
+        raise _error("worker-lost", message, hint="use fewer --workers, or a smaller batch") from error
+
+
+@contextmanager
+def _small_batches_told(num_images: int) -> Iterator[None]:
+    """What a batch norm says that gets one number a channel, as an error of ours."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        message = f"a batch norm over single positions has nothing to learn from {num_images} image at once"
+        hint = "let more images through at once (a larger --micro-batch or batch), or use norm: layer"
+        raise _error("batch", message, hint=hint) from error
 
 
 @contextmanager

@@ -33,8 +33,8 @@ def images_that_fit(model: nn.Module, image: Tensor, batch: int, free_bytes: int
     free = free_memory_bytes() if free_bytes is None else free_bytes
     if free is None:
         return batch
-    one, two = (_kept_bytes(model, image.unsqueeze(0).expand(count, -1, -1, -1).clone()) for count in (1, 2))
-    fitting = max(1, int(free * MOST_OF_MEMORY) // max(1, two - one))
+    some, more = (_kept_bytes(model, image.unsqueeze(0).expand(count, -1, -1, -1).clone()) for count in (2, 3))
+    fitting = max(1, int(free * MOST_OF_MEMORY) // max(1, more - some))  # of one image a batch norm can learn nothing
     while batch > fitting and batch > 1:
         batch = (batch + 1) // 2
     return batch

@@ -7,19 +7,27 @@ nccl, CPUs by gloo.
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from archdsl.errors import Problem, TrainingError, at_argument
+from archdsl.errors import ArchError, Place, Problem, TrainingError, at_argument
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+T = TypeVar("T")
+
 PATIENCE = timedelta(minutes=30)
 """How long one process waits for the others, e.g. while they write a checkpoint or read a slow disk."""
+_LOST = ("closed by peer", "reset by peer", "pair closure", "timed out waiting")  # gloo, when a process is gone
+
+
+class Elsewhere(TrainingError):
+    """Another process ended with these problems and tells them, so this one need not."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,35 @@ class Processes:
         dist.all_gather(found, ours)
         return torch.stack(found)
 
+    def each(self, ours: T, device: object) -> list[T]:
+        """What each process gave: plain data, by rank, in each of them. device: where they talk, as in `gathered`"""
+        import torch
+
+        if self.num == 1:
+            return [ours]
+        data = torch.frombuffer(bytearray(pickle.dumps(ours)), dtype=torch.uint8)
+        lengths = self.gathered(torch.tensor(len(data), device=str(device))).tolist()
+        padded = torch.zeros(max(lengths), dtype=torch.uint8)
+        padded[: len(data)] = data
+        found = self.gathered(padded.to(str(device))).cpu()
+        return [pickle.loads(row[:length].numpy().tobytes()) for row, length in zip(found, lengths, strict=True)]
+
+    @contextmanager
+    def all_or_none(self, device: object) -> Iterator[None]:
+        """What is in here fails in all processes when it fails in one: none waits for one that has ended.
+
+        Errors: what failed here, or `Elsewhere` when it failed in others alone, or alike in one before this
+        """
+        try:
+            yield
+        except ArchError as error:
+            if error.problems in self.each(error.problems, device)[: self.rank]:
+                raise Elsewhere(error.problems) from None
+            raise
+        failed = [problems for problems in self.each((), device) if problems]
+        if failed:
+            raise Elsewhere(failed[0])
+
     def wait(self) -> None:
         """Until all are here."""
         if self.num > 1:
@@ -101,6 +138,12 @@ def joined(device: str) -> Iterator[Processes]:
     dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=PATIENCE)
     try:
         yield ours
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and not any(words in str(error).lower() for words in _LOST):
+            raise
+        message = f"the processes of this training have lost one another: {str(error).splitlines()[0][:200]}"
+        hint = "where one has ended, its own message says why; --resume goes on after the last epoch"
+        raise TrainingError(Problem(Place("training"), "worker-lost", message, hint)) from error
     finally:
         dist.destroy_process_group()
 

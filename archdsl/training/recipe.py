@@ -104,20 +104,6 @@ class Recipe(BaseModel):
         """Whether single images are changed beyond cutting and flipping them."""
         return self.auto_augment is not None or self.color_jitter > 0 or self.random_erasing > 0
 
-    @property
-    def needs_timm(self) -> list[str]:
-        """The fields for which timm is needed."""
-        needed = {
-            "mixup": self.mixup > 0 and self.mixes,
-            "cutmix": self.cutmix > 0 and self.mixes,
-            "auto_augment": self.auto_augment is not None,
-            "color_jitter": self.color_jitter > 0,
-            "random_erasing": self.random_erasing > 0,
-            "ema_decay": self.ema_decay is not None,
-            "optimizer": self.optimizer != "adamw",
-        }
-        return [name for name, is_needed in needed.items() if is_needed]
-
     def key(self) -> str:
         """The fields that decide the result, as one line. Part of a result's cache key."""
         return " ".join(f"{name}={value}" for name, value in sorted(self.model_dump(exclude={"name"}).items()))

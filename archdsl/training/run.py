@@ -21,7 +21,7 @@ from typing import Any
 
 from archdsl.errors import Problem, TrainingError, at_argument
 from archdsl.spec.model import Spec
-from archdsl.training.data import Source
+from archdsl.training.data import Source, check_channels
 from archdsl.training.evaluator import Accuracy, combined
 from archdsl.training.outcome import Epoch, Outcome
 from archdsl.training.processes import Processes, joined
@@ -31,6 +31,9 @@ from archdsl.writing import as_json, claim_folder, write_file
 
 MARKER = "train.json"
 CHECKPOINT = "checkpoint.safetensors"
+WEIGHTS = "model.safetensors"
+_WORDS = {"hash": "the network"}
+"""What a person calls one of a run's settings, where that is not its name."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,8 @@ def train_in_folder(
 
     resume: go on with what is there, from the start of the epoch in which it ended; a finished run is not done again
     whole: entered around writing, so that a signal can be held back
-    Errors: TrainingError: as `train`, and `resume`, `missing-folder` or `output-folder` for the folder
+    Errors: TrainingError: as `train`; `channels`; `resume`, `missing-folder`, `output-folder` or `busy` for the folder.
+        `Elsewhere` where another process tells it
     """
     device = _device(plan.device)
     with ExitStack() as stack:
@@ -127,19 +131,24 @@ def _train(
     from archdsl.training.loop import train
     from archdsl.weights.writing import write_weights
 
-    data = plan.source.open(plan.spec.input.size)
-    model = BuildFor(plan.recipe)(plan.spec, seed=plan.seed)
-    settings, out = plan.settings(), plan.out
-    if processes.first:
-        _claim(out, settings, resume=resume)
-        write_file(out / "spec.yaml", plan.spec.to_yaml())
-    processes.wait()
-    state = read_checkpoint(out / CHECKPOINT) if resume and (out / CHECKPOINT).is_file() else None
-    processes.wait()
-    resumed_after = len(state["history"]) if state is not None else 0
-    events = _events(out, resumed_after) if plan.tensorboard and processes.first else None
-    if events is not None:
-        stack.callback(events.close)
+    out, state, events = plan.out, None, None
+    with processes.all_or_none(device):
+        check_channels(plan.spec.input.channels)
+        data = plan.source.open(plan.spec.input.size)
+        model = BuildFor(plan.recipe)(plan.spec, seed=plan.seed)
+        settings = plan.settings()
+        if processes.first:
+            _claim(out, settings, stack, resume=resume)
+            write_file(out / "spec.yaml", plan.spec.to_yaml())
+        if resume and (out / CHECKPOINT).is_file():
+            state = read_checkpoint(out / CHECKPOINT)
+        resumed_after = len(state["history"]) if state is not None else 0
+        if plan.tensorboard and processes.first:
+            events = _events(out, resumed_after)
+            stack.callback(events.close)
+    found_by_each = processes.each(resumed_after, device)
+    with processes.all_or_none(device):
+        _refuse_other_states(out, found_by_each)
     history = [Epoch(**epoch) for epoch in state["history"]] if state is not None else []
 
     def ended(epoch: Epoch) -> None:
@@ -175,22 +184,27 @@ def _train(
     accuracy = _accuracy(plan, outcome, resumed_after)
     found = Trained(out, accuracy, outcome, device, processes.num, resumed_after, settings)
     with whole():
-        write_weights(out / "model.safetensors", model.state_dict())
+        write_weights(out / WEIGHTS, model.state_dict())
         write_file(out / MARKER, as_json({**found.as_json(), "made_with": _made_with()}))
     return found
 
 
-def _claim(out: Path, settings: dict[str, Any], *, resume: bool) -> None:
-    """Make the folder ours. Errors: TrainingError when another run is in it, or none where one is to go on"""
+def _claim(out: Path, settings: dict[str, Any], stack: ExitStack, *, resume: bool) -> None:
+    """Make the folder ours until `stack` ends. A training in it that came to nothing gives way to a new one.
+
+    Errors: TrainingError when another run is in it or at work in it, or none where one is to go on
+    """
     marker = out / MARKER
     if resume and not marker.is_file():
         hint = "leave out --resume, or name its folder with --out"
         raise _refused(out, "missing-folder", f"there is no training in {out} to go on with", hint)
     claim_folder(out, MARKER)
-    if marker.is_file():
+    alone = _alone_in(out, stack)
+    came_to_something = any((out / name).exists() for name in (CHECKPOINT, WEIGHTS))
+    if marker.is_file() and (resume or came_to_something or not alone):
         there = _settings_in(marker, settings)
         if there != settings:
-            different = ", ".join(name for name in settings if there.get(name) != settings[name])
+            different = ", ".join(_WORDS.get(name, name) for name in settings if there.get(name) != settings[name])
             message = f"in {out} there is another training: it differs in {different}"
             raise _refused(out, "resume" if resume else "output-folder", message, "choose another folder with --out")
         if not resume:
@@ -198,6 +212,34 @@ def _claim(out: Path, settings: dict[str, Any], *, resume: bool) -> None:
             raise _refused(out, "output-folder", f"in {out} this training was begun before", hint)
         return
     write_file(marker, as_json({"state": "training", **settings}))
+
+
+def _alone_in(out: Path, stack: ExitStack) -> bool:
+    """Keep other processes out of the folder until `stack` ends. -> whether the file system can tell of them
+
+    Errors: TrainingError when one is at work there
+    """
+    import fcntl
+
+    descriptor = os.open(out, os.O_RDONLY | os.O_CLOEXEC)
+    stack.callback(os.close, descriptor)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        hint = "wait for it, stop it, or choose another folder with --out"
+        raise _refused(out, "busy", f"another process is training in {out}", hint) from None
+    except OSError:  # such as a network's file system without locks
+        return False
+    return True
+
+
+def _refuse_other_states(out: Path, epochs: list[int]) -> None:
+    """epochs: that each process found finished. Errors: TrainingError when they do not read one checkpoint"""
+    if len(set(epochs)) > 1:
+        found = ", ".join(map(str, epochs))
+        message = f"not all processes see the same checkpoint in {out}: finished epochs that each found: {found}"
+        hint = "--out must be a folder that all machines share"
+        raise _refused(out, "resume", message, hint)
 
 
 def _settings_in(marker: Path, settings: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import sys
 from collections import deque
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -160,6 +162,16 @@ def gpu_name() -> str | None:
             if name:
                 return name
     return None
+
+
+DRIVERS = ("/proc/driver/nvidia", "/dev/nvidiactl", "/dev/dxg")
+"""What Linux has where NVIDIA's driver is loaded; the last is Windows's, for Linux inside it."""
+
+
+def has_gpu_driver() -> bool:
+    """Whether this machine may have an NVIDIA GPU although nobody can name it: its libraries are not installed, or
+    CUDA_VISIBLE_DEVICES hides it."""
+    return sys.platform != "linux" or any(map(os.path.exists, DRIVERS))
 
 
 def _gpu_by_torch() -> str | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 
+from archdsl.backends.trt.library import gpu_name, has_gpu_driver
 from archdsl.errors import ArchError
 from archdsl.latency.cache.entry import Entry
 from archdsl.latency.clock.machine import cpu_name
@@ -49,14 +50,23 @@ class Filter:
 
 
 def is_of_another_machine(entry: Entry) -> bool:
-    """Whether the fingerprint names a device that this machine does not have. One that cannot be read says nothing."""
+    """Whether the fingerprint names a device that this machine does not have, whatever runtimes are installed here.
+
+    A fingerprint that cannot be read says nothing, and neither does a GPU that has a driver but cannot be asked.
+    """
     parts = entry.fingerprint.split(" | ")
     if len(parts) < 2:
         return False
     device, _, name = parts[1].partition(" ")
-    if device == "cpu" and name == cpu_name():
-        return False  # whether or not the runtime is installed here
-    return name != _device_here(entry.runtime, device)
+    if device == "cuda":
+        here = _gpu_here()
+        return not has_gpu_driver() if here is None else name != here
+    return name not in (cpu_name(), _device_here(entry.runtime, device))
+
+
+@cache
+def _gpu_here() -> str | None:
+    return gpu_name()
 
 
 @cache

@@ -139,8 +139,9 @@ class TimingCache:
                 Problem(at_argument("archdsl cache", "prune"), "usage", message, "give one filter or more, or all")
             )
         found = self.entries(chosen)
-        if dry_run or not found:
-            return found  # where there is no file, pruning makes none
+        repeats = everything and self.size_bytes() > 0  # where there is no file, pruning makes none
+        if dry_run or not (found or repeats):
+            return found
 
         def remove(connection: sqlite3.Connection) -> list[Entry]:
             # by bytes: the text of a damaged key is not what it was read as
@@ -154,8 +155,7 @@ class TimingCache:
             return list(taken.values())
 
         removed = self._file.write(remove)
-        if removed:
-            self._file.compact()
+        self._file.compact()
         return removed
 
     def export(self, out: Path | TextIO) -> Exported:

@@ -142,14 +142,15 @@ def _asked(ask: Callable[[Any, Any], T | None]) -> T | None:
     except Exception:  # not installed, no driver, or a driver that fits no library
         return None
     try:
-        return ask(nvml, _handle(nvml))
+        return ask(nvml, handle_of(nvml))
     except Exception:  # the GPU has gone, or nobody may ask
         return None
     finally:
         nvml.nvmlShutdown()
 
 
-def _handle(nvml: Any) -> Any:
+def handle_of(nvml: Any) -> Any:
+    """The GPU that CUDA would use first, as `read_gpu` says. Errors: what the library raises"""
     first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
     if first.startswith(("GPU-", "MIG-")):
         return nvml.nvmlDeviceGetHandleByUUID(first)

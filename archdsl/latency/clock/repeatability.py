@@ -9,14 +9,15 @@ four repeats.
 
 Measurements are repeats of each other when they are of the same network on the same target and under the same load: a
 busy neighbour makes a network slower by an amount that is the same each time, and is told by `contended` and
-`busy_neighbours`. An interval holds for measurements under its own load.
+`busy_neighbours`. An interval holds for measurements under its own load. Other networks, precisions and batches on the
+same runtime and device teach a little too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import log, sqrt
+from math import log, log2, sqrt
 
 from archdsl.latency.clock.intervals import PRIOR_FREEDOM, Spread
 from archdsl.latency.timing import Timing
@@ -26,8 +27,8 @@ HELD_SD = 0.01
 FREE_SD = 0.04
 """The same where nothing does: what was seen on the virtual machine above."""
 OTHERS_FREEDOM = 6
-"""The most that repeats of other networks on the same target count: how far medians differ is not theirs alone to say,
-small networks being less repeatable than large ones."""
+"""The most that repeats of other networks on the same runtime and device count, whatever their precision and batch: how
+far medians differ is not theirs alone to say, small networks being less repeatable than large ones."""
 DAYS = 30
 """Older repeats count no more: the machine may be another by now."""
 
@@ -59,10 +60,16 @@ def place_of(timing: Timing) -> str:
     elif timing.busy_neighbours is None:
         load = "unknown load"
     else:
-        load = f"{timing.busy_neighbours:.0f} busy neighbours"
+        load = f"{_about(timing.busy_neighbours)} busy neighbours"
     runtime = f"{timing.runtime} {timing.runtime_version}"
     device = f"{timing.device} {timing.device_name}"
     return " | ".join([runtime, device, f"threads {timing.threads}", timing.clock_state.partition(" at ")[0], load])
+
+
+def _about(cores: float) -> int:
+    """0, 1, 2, then the nearest power of two: on a machine of many cores no two measurements have the same load."""
+    whole = round(cores)
+    return whole if whole < 3 else 2 ** round(log2(whole))
 
 
 def clock_is_held(clock_state: str) -> bool:

@@ -24,6 +24,8 @@ METHOD = 2
 
 Call = Callable[[], object]
 Anew = Callable[[int], Call]
+Warm = Callable[[float], object]
+"""Told, once all are warm, how many seconds the runs will take at most."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ class Pace:
     min_runs:    fewer than this only when three budgets are spent, and never fewer than FEWEST_RUNS
     max_runs:    stop at this many
     warmup_s:    warm up at most this long; in later sittings as long as REWARM of a sitting's runs
-    sittings:    parts that the budget and the runs are divided into, where callables can be made anew
+    sittings:    parts that the budget and the runs are divided into, where callables can be made anew and no run takes
+                 longer than the budget
     """
 
     budget_s: float = 2.0
@@ -64,6 +67,7 @@ class Readings:
     wall_ms, cpu_ms: of each run; rounds: the turn each run belongs to; warmup: runs not counted
     load_average: before the first run; usage: what others did from the first run to the last
     sittings: the sitting each run belongs to; empty where there was one
+    numbers: which of all calls each run was, from 0; those that were not counted lie between
     """
 
     wall_ms: tuple[float, ...]
@@ -73,6 +77,7 @@ class Readings:
     load_average: float
     usage: Usage
     sittings: tuple[int, ...] = ()
+    numbers: tuple[int, ...] = ()
 
     @property
     def cpu_wall_ratio(self) -> float:
@@ -108,6 +113,7 @@ class Readings:
             load_average=float(data["load_average"]),
             usage=Usage(**data["usage"]),
             sittings=tuple(int(number) for number in data["sittings"]),
+            numbers=tuple(int(number) for number in data["numbers"]),
         )
 
 
@@ -122,6 +128,7 @@ def interleave(
     *,
     cores: tuple[int, ...] | None = None,
     anew: Anew | None = None,
+    warm: Warm = lambda most_s: None,
 ) -> list[Readings]:
     """Time several callables in turns (ABAB…), so that whatever the machine does happens to all of them.
 
@@ -138,30 +145,42 @@ def interleave(
     gc.collect()
     gc.disable()
     try:
-        return _sittings(calls, pace, cores, anew)
+        return _sittings(calls, pace, cores, anew, warm)
     finally:
         if collecting:
             gc.enable()
 
 
-def _sittings(calls: list[Call], pace: Pace, cores: tuple[int, ...] | None, anew: Anew | None) -> list[Readings]:
+def _sittings(
+    calls: list[Call], pace: Pace, cores: tuple[int, ...] | None, anew: Anew | None, warm: Warm
+) -> list[Readings]:
     load, watch = load_average(), None
     taken = [_Taken() for _ in calls]
-    num = pace.sittings if anew else 1
-    for sitting in range(num):
+    num, sitting = pace.sittings if anew else 1, 0
+    while sitting < num:
         if anew and sitting:
             for i in range(len(calls)):
                 calls[i] = anew(i)
         warmup_s = min(pace.warmup_s, REWARM * pace.budget_s / num) if sitting else pace.warmup_s
-        bursts = []
-        for call, one in zip(calls, taken, strict=True):
-            typical_ms = one.warm_up(call, warmup_s)
-            bursts.append(3 if len(calls) > 1 and typical_ms < QUICK_MS else 1)
+        typical_ms = [one.warm_up(call, warmup_s) for call, one in zip(calls, taken, strict=True)]
+        bursts = [3 if len(calls) > 1 and ms < QUICK_MS else 1 for ms in typical_ms]
+        if not sitting:
+            if max(typical_ms) > 1000 * pace.budget_s:
+                num = 1  # each further one would take a run to warm up, and two that count
+            warm(_most_s(typical_ms, bursts, pace, num))
         watch = watch or Watch(cores)
         _take_turns(calls, taken, bursts, pace, sitting, num)
+        sitting += 1
     assert watch is not None
     usage = watch.usage()
     return [one.readings(load, usage, several=num > 1) for one in taken]
+
+
+def _most_s(typical_ms: Sequence[float], bursts: Sequence[int], pace: Pace, sittings: int) -> float:
+    """How long the runs take at most while they stay as they are: three budgets, or the fewest runs where those take
+    longer; in each sitting a turn that began in time, and from the second on a warm-up."""
+    turn_s = sum(ms * (burst + (burst > 1)) for ms, burst in zip(typical_ms, bursts, strict=True)) / 1000
+    return max(3 * pace.budget_s * len(typical_ms), FEWEST_RUNS * turn_s) + (2 * sittings - 1) * turn_s
 
 
 class _Taken:
@@ -172,13 +191,21 @@ class _Taken:
         self.cpu_ms: list[float] = []
         self.rounds: list[int] = []
         self.sittings: list[int] = []
+        self.numbers: list[int] = []
         self.warmup = 0
+        self.calls = 0
 
     def warm_up(self, call: Call, limit_s: float) -> float:
         """Run without counting. -> the ms that one run takes, about"""
         runs, typical_ms = _warm_up(call, limit_s)
         self.warmup += runs
+        self.calls += runs
         return typical_ms
+
+    def skip(self, call: Call) -> None:
+        """One run that is not counted."""
+        call()
+        self.calls += 1
 
     def run(self, call: Call, turn: int, sitting: int) -> None:
         cpu_0, wall_0 = time.process_time_ns(), time.perf_counter_ns()
@@ -188,10 +215,20 @@ class _Taken:
         self.cpu_ms.append((cpu_1 - cpu_0) * 1e-6)
         self.rounds.append(turn)
         self.sittings.append(sitting)
+        self.numbers.append(self.calls)
+        self.calls += 1
 
     def readings(self, load: float, usage: Usage, *, several: bool) -> Readings:
-        sittings = tuple(self.sittings) if several else ()
-        return Readings(tuple(self.wall_ms), tuple(self.cpu_ms), tuple(self.rounds), self.warmup, load, usage, sittings)
+        return Readings(
+            wall_ms=tuple(self.wall_ms),
+            cpu_ms=tuple(self.cpu_ms),
+            rounds=tuple(self.rounds),
+            warmup=self.warmup,
+            load_average=load,
+            usage=usage,
+            sittings=tuple(self.sittings) if several else (),
+            numbers=tuple(self.numbers),
+        )
 
 
 def _take_turns(
@@ -204,7 +241,7 @@ def _take_turns(
     while not _enough((time.perf_counter() - start) / len(calls), runs, pace, sittings):
         for call, one, burst in zip(calls, taken, bursts, strict=True):
             if burst > 1:
-                call()
+                one.skip(call)
             for _ in range(burst):
                 one.run(call, turn, sitting)
         runs = min(len(one.wall_ms) - num for one, num in zip(taken, before, strict=True))

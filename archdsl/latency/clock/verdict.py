@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 
+from archdsl.latency.clock.energy import Energy
 from archdsl.latency.clock.gpu_state import GpuStates
 from archdsl.latency.clock.intervals import median_interval, part_medians, student_t
 from archdsl.latency.clock.machine import clock_state
@@ -36,8 +37,12 @@ def judged(
     conditions: Conditions,
     *,
     peak_memory_bytes: int | None = None,
+    energy: Energy | None = None,
 ) -> Timing:
-    """The timing of one network from its runs alone: what others like it were is for `repeatability` to add."""
+    """The timing of one network from its runs alone: what others like it were is for `repeatability` to add.
+
+    energy: of one run of a whole batch; None where it was not asked for
+    """
     import numpy as np
 
     interval = median_interval(readings.wall_ms, sittings=readings.sittings or None)
@@ -75,7 +80,14 @@ def judged(
         sittings=readings.num_sittings,
         peak_memory_bytes=peak_memory_bytes,
         device_state=gpu.as_state() if gpu else {},
+        energy_mj_per_image=_of_each(energy.mj_per_run if energy else None, target.batch),
+        energy_plus_minus_mj=_of_each(energy.plus_minus_mj if energy else None, target.batch),
+        energy_note=energy.note if energy else "",
     )
+
+
+def _of_each(whole: float | None, batch: int) -> float | None:
+    return None if whole is None else whole / batch
 
 
 def contention_of(readings: Readings, target: Target, gpu: GpuStates | None = None) -> str | None:

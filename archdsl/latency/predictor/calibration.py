@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 from archdsl.compiler import compile, identity
 from archdsl.errors import MeasureError
@@ -121,11 +122,13 @@ def take(
     cache: TimingCache | None = None,
     budget_s: float = 2.0,
     most_together: int = MOST_TOGETHER,
+    attempts: int = MOST_ATTEMPTS,
     say: Say = lambda message: None,
 ) -> Taken:
     """The timing of each subject: from the cache, or taken now, in turns with others.
 
     budget_s: seconds of timed runs of each; most_together: subjects in one worker at a time
+    attempts: as in `take_together`
     Errors: MeasureError when one cannot be timed or answers differently from PyTorch
     """
     found: dict[int, Timing] = {}
@@ -137,7 +140,7 @@ def take(
     for group in _groups(missing, subjects, most_together):
         say(f"timing {len(group)} on {target}: {subjects[group[0]].name} … {subjects[group[-1]].name}")
         chosen = [subjects[i] for i in group]
-        timings = take_together(chosen, target, cache=cache, budget_s=budget_s, attempts=MOST_ATTEMPTS)
+        timings = take_together(chosen, target, cache=cache, budget_s=budget_s, attempts=attempts)
         found |= dict(zip(group, timings, strict=True))
     return Taken(tuple(found[i] for i in range(len(subjects))), len(missing))
 
@@ -162,12 +165,12 @@ def take_together(
         for _ in range(attempts - 1):
             if not any(timing.contended for timing in best):
                 break
-            again = compare(artefacts, target, budget_s=budget_s).timings
+            again = compare(artefacts, target, cache=cache, budget_s=budget_s).timings
             if sum(timing.contended for timing in again) < sum(timing.contended for timing in best):
                 best = again
-                for artefact, timing in zip(artefacts, best, strict=True):
-                    if cache is not None:
-                        cache.put(artefact, target.fingerprint(), timing)
+            for artefact, timing in zip(artefacts, best, strict=True):
+                if cache is not None:
+                    cache.put(artefact, target.fingerprint(), timing)
     return best
 
 
@@ -186,11 +189,13 @@ def _groups(missing: Sequence[int], subjects: Sequence[Subject], most: int) -> l
 
 
 def choose_segments(candidates: Sequence[Parts], most: int = MOST_SEGMENTS) -> list[Segment]:
-    """Which segments to time when at most `most` may be: those that take most of most candidates.
+    """Which segments to time when at most `most` may be: those with which most candidates are known as a whole.
 
-    How long a segment takes is not known yet, so its share is reckoned from its multiply-adds and bytes. Of segments
-    that only move tokens there are MOST_MOVES, of sizes as different as there are, or fewer where others need the
-    places, but LEAST_MOVES.
+    A candidate of which one segment is unknown is not predicted at all. So candidates are completed one by one, each
+    time the one with which most others are complete too, for each segment that it adds; what places are left go to the
+    segments that take most of most candidates. How long a segment takes is not known yet, so its share is reckoned from
+    its multiply-adds and bytes. Of segments that only move tokens there are MOST_MOVES, of sizes as different as there
+    are, or fewer where others need the places, but LEAST_MOVES.
     """
     share: dict[str, float] = {}
     segments: dict[str, Segment] = {}
@@ -206,7 +211,34 @@ def choose_segments(candidates: Sequence[Parts], most: int = MOST_SEGMENTS) -> l
     working = sorted((s for s in segments.values() if not s.only_moves), key=lambda s: -share[s.key])
     moves = sorted((s for s in segments.values() if s.only_moves), key=lambda s: (s.num_bytes, -share[s.key]))
     num_moves = min(len(moves), MOST_MOVES, max(LEAST_MOVES, most - len(working)), most)
-    return working[: most - num_moves] + _spread(moves, num_moves)
+    return _completing(candidates, working, most - num_moves) + _spread(moves, num_moves)
+
+
+def _completing(candidates: Sequence[Parts], working: Sequence[Segment], most: int) -> list[Segment]:
+    """At most `most` of the segments, so that of as many candidates as may be all are among them.
+
+    working: the segments that do more than move, the one that takes most first
+    """
+    import numpy as np
+
+    if len(working) <= most:
+        return list(working)
+    place = {segment.key: i for i, segment in enumerate(working)}
+    needs_NS = np.zeros((len(candidates), len(working)))
+    for row, parts in zip(needs_NS, candidates, strict=True):
+        row[[place[key] for key in parts.counts if key in place]] = 1
+    chosen_S = np.zeros(len(working), dtype=bool)
+    while True:
+        left_NS = needs_NS * ~chosen_S
+        size_N = left_NS.sum(axis=1)
+        fits_N = (size_N > 0) & (chosen_S.sum() + size_N <= most)
+        if not fits_N.any():
+            break
+        completed_N = (left_NS @ left_NS.T == size_N).sum(axis=1) - (size_N == 0).sum()  # with each one's segments
+        gain_N = np.where(fits_N, completed_N / np.maximum(size_N, 1), -1.0)
+        chosen_S |= left_NS[int(gain_N.argmax())] > 0
+    chosen_S[np.flatnonzero(~chosen_S)[: most - chosen_S.sum()]] = True
+    return [segment for segment, is_chosen in zip(working, chosen_S, strict=True) if is_chosen]
 
 
 def _spread(moves: Sequence[Segment], count: int) -> list[Segment]:
@@ -244,16 +276,20 @@ def segment_predictor(
     most_segments: int = MOST_SEGMENTS,
     budget_s: float = 0.5,
     only_known: bool = False,
+    attempts: int = MOST_ATTEMPTS,
     say: Say = lambda message: None,
 ) -> tuple[Predictor, int, int]:
     """A predictor that knows the segments of the candidates, but no network yet; how many it knows; how many it timed.
 
     most_segments: to be timed; a call, which every network begins with, is one of them
-    only_known: time nothing; the cache says what is known
+    only_known: time nothing; the cache says what is known, of any number of segments
     Errors: MeasureError as `take`; `unknown-segment` when nothing is known and nothing may be timed
     """
     check_can_segment(target)
-    chosen = choose_segments(candidates, most_segments - 1)  # the call is one of them
+    if only_known:
+        chosen = list({key: segment for parts in candidates for key, segment in parts.segments.items()}.values())
+    else:
+        chosen = choose_segments(candidates, most_segments - 1)  # the call is one of them
     subjects = [Subject.call(target), *(Subject.segment(segment, target) for segment in chosen)]
     if only_known:
         known = [(segment, subject.known(target, cache)) for segment, subject in zip(chosen, subjects[1:], strict=True)]
@@ -264,7 +300,9 @@ def segment_predictor(
         timed = [(segment, timing) for segment, timing in known if timing is not None]
         num_measured = 0
     else:
-        taken = take(subjects, target, cache=cache, budget_s=budget_s, most_together=len(subjects), say=say)
+        together = len(subjects)
+        how: dict[str, Any] = {"cache": cache, "budget_s": budget_s, "attempts": attempts, "say": say}
+        taken = take(subjects, target, most_together=together, **how)
         call, timed = taken.timings[0], list(zip(chosen, taken.timings[1:], strict=True))
         num_measured = taken.num_measured
     times_ms = {segment.key: timing.median_ms for segment, timing in timed}
@@ -283,6 +321,7 @@ def calibrate(
     network_s: float = 2.0,
     only_known: bool = False,
     also: Sequence[Spec] = (),
+    attempts: int = MOST_ATTEMPTS,
     say: Say = lambda message: None,
 ) -> Calibration:
     """A predictor for the candidates: their segments are timed, then the networks among them that tell most.
@@ -290,6 +329,7 @@ def calibrate(
     num_networks: to learn from; candidates whose timing is in the cache are taken first, up to MOST_NETWORKS of them
     also:         networks to learn from in any case
     only_known:   time nothing
+    attempts:     how often at most a time is taken while others use our cores; the calmest one counts
     Errors: MeasureError as `take`
     """
     all_parts = [parts for _, parts in candidates]
@@ -300,6 +340,7 @@ def calibrate(
         most_segments=most_segments,
         budget_s=segment_s,
         only_known=only_known,
+        attempts=attempts,
         say=say,
     )
     known = [pair for pair in candidates if not predictor.missing(pair[1])]
@@ -307,20 +348,21 @@ def calibrate(
     specs = {identity(spec, training=False): spec for spec, _ in known}
     if not only_known:
         specs |= {identity(spec, training=False): spec for spec in also}
-    taken = _learn(list(specs.values()), target, cache, network_s, say)
+    taken = _learn(list(specs.values()), target, cache, network_s, attempts, say)
     predictor, num_measured = predictor.learning(taken[0]), taken[1]
     if not only_known and len(specs) < num_networks:
         more = [candidates[i][0] for i in predictor.next_networks(all_parts, num_networks - len(specs))]
-        taken = _learn(more, target, cache, network_s, say)
+        taken = _learn(more, target, cache, network_s, attempts, say)
         predictor, num_measured = predictor.learning(taken[0]), num_measured + taken[1]
     return Calibration(predictor, num_segments, num_segments_measured, len(predictor.calibration), num_measured)
 
 
 def _learn(
-    specs: Sequence[Spec], target: Target, cache: TimingCache | None, budget_s: float, say: Say
+    specs: Sequence[Spec], target: Target, cache: TimingCache | None, budget_s: float, attempts: int, say: Say
 ) -> tuple[list[Calibrated], int]:
     """The networks with their medians, and how many were timed now."""
-    taken = take([Subject.network(spec, target) for spec in specs], target, cache=cache, budget_s=budget_s, say=say)
+    subjects = [Subject.network(spec, target) for spec in specs]
+    taken = take(subjects, target, cache=cache, budget_s=budget_s, attempts=attempts, say=say)
     pairs = zip(specs, taken.timings, strict=True)
     return [Calibrated(Parts.of(spec), timing.median_ms, timing) for spec, timing in pairs], taken.num_measured
 

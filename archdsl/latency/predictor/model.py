@@ -283,20 +283,28 @@ LEAST_SPREAD = 0.1
 def byte_price(sizes: Sequence[int], times_ms: Sequence[float]) -> BytePrice | None:
     """The line with the smallest relative errors; None for fewer than `LEAST_MOVES` moves.
 
+    It neither falls nor begins below zero: moves that take the same whatever their size have one price, and of one size
+    only a price in proportion is known. An error is relative to the move's time, but at least to half the middle one: a
+    short move may seem to take nothing, and must not decide alone what all cost.
+
     times_ms: without the time of the call
     """
     import numpy as np
 
     if len(sizes) < LEAST_MOVES:
         return None
-    x_N, t_N = np.asarray(sizes, float), np.maximum(np.asarray(times_ms, float), 1e-6)
+    x_N, t_N = np.asarray(sizes, float), np.asarray(times_ms, float)
+    middle = float(np.median(t_N)) or float(np.mean(t_N))
+    scale_N = np.maximum(t_N, max(middle / 2, 1e-6))
     if len(set(sizes)) == 1:
-        start, slope = 0.0, float(np.exp(np.mean(np.log(t_N)))) / x_N[0]
+        start, slope = 0.0, middle / sizes[0]
     else:
-        rows = np.stack([1 / t_N, x_N / t_N], axis=1)
-        start, slope = (float(v) for v in np.linalg.lstsq(rows, np.ones(len(t_N)), rcond=None)[0])
-        if start < 0 or slope < 0:  # noise only; in proportion to the bytes then
-            start, slope = 0.0, float(np.sum(x_N / t_N) / np.sum((x_N / t_N) ** 2))
-    off = (start + slope * x_N) / t_N - 1
+        rows = np.stack([1 / scale_N, x_N / scale_N], axis=1)
+        start, slope = (float(v) for v in np.linalg.lstsq(rows, t_N / scale_N, rcond=None)[0])
+        if slope < 0:
+            start, slope = float(np.sum(t_N / scale_N**2) / np.sum(1 / scale_N**2)), 0.0
+        elif start < 0:
+            start, slope = 0.0, float(np.sum(t_N * x_N / scale_N**2) / np.sum((x_N / scale_N) ** 2))
+    off = (start + slope * x_N - t_N) / scale_N
     freedom = max(1, len(t_N) - 2)
     return BytePrice(start, slope, max(LEAST_SPREAD, sqrt(float(np.sum(off**2)) / freedom)))

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from archdsl.compiler import AnySpec, as_spec, compile
-from archdsl.errors import MeasureError
+from archdsl.errors import ArchError, MeasureError
 from archdsl.latency.failure import failed
 from archdsl.latency.predictor.model import BytePrice, RatioModel, Sample, byte_price
 from archdsl.latency.predictor.segments import distinct
@@ -22,6 +22,8 @@ from archdsl.latency.target import Target
 from archdsl.latency.timing import Timing, utc_now
 from archdsl.passes.segments import Segment, segments_of
 
+SCHEMA = 1
+"""Of what `Predictor.as_json` gives: raise it when the same data would come to mean another prediction."""
 LEVEL = 0.9
 FAR = 2.0
 """A network whose segments take this many times longer than those of any calibration network, or shorter, is far."""
@@ -32,19 +34,24 @@ FEW_NAMED = 4
 class Parts:
     """A network as a predictor sees it: which segments, and how often each.
 
-    name: what messages call it; counts: by segment key; segments: one of each key
+    name: what messages call it; counts: by segment key; segments: one of each key; none where a predictor that was
+        kept remembers the network
+    moves: bytes of those that only move tokens, by segment key
     """
 
     name: str
     counts: Mapping[str, int]
     segments: Mapping[str, Segment]
+    moves: Mapping[str, int]
 
     @classmethod
     def of(cls, spec: AnySpec) -> Parts:
         """Errors: SpecError, ShapeError when the spec is none"""
         spec = as_spec(spec)
         segments = segments_of(compile(spec))
-        return cls(spec.name, Counter(segment.key for segment in segments), distinct(segments))
+        pieces = distinct(segments)
+        moves = {key: segment.num_bytes for key, segment in pieces.items() if segment.only_moves}
+        return cls(spec.name, Counter(segment.key for segment in segments), pieces, moves)
 
 
 @dataclass(frozen=True)
@@ -120,6 +127,47 @@ class Predictor:
         """This predictor with more networks to learn from."""
         return Predictor(self.target, self.call_ms, self.segments_ms, (*self.calibration, *more), sizes=self.sizes)
 
+    def as_json(self) -> dict[str, Any]:
+        """Plain data from which `from_json` makes a predictor that answers the same, to the last digit."""
+        return {
+            "schema": SCHEMA,
+            "target": self.target.as_json(),
+            "date": self.date,
+            "call_ms": self.call_ms,
+            "segments_ms": self.segments_ms,
+            "sizes": self.sizes,
+            "networks": [
+                {
+                    "name": one.parts.name,
+                    "median_ms": one.median_ms,
+                    "counts": dict(one.parts.counts),
+                    "moves": {key: one.parts.moves[key] for key in self._priced(one.parts)},
+                }
+                for one in self.calibration
+            ],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Predictor:
+        """The predictor that `as_json` described; how its networks were timed is forgotten. Errors: ValueError"""
+        try:
+            if data["schema"] != SCHEMA:
+                raise ValueError(f"its schema is {data['schema']!r}, not {SCHEMA}")
+            networks = [
+                Calibrated(
+                    Parts(one["name"], {key: int(n) for key, n in one["counts"].items()}, {}, dict(one["moves"])),
+                    float(one["median_ms"]),
+                )
+                for one in data["networks"]
+            ]
+            times_ms = {key: float(ms) for key, ms in data["segments_ms"].items()}
+            target = Target.parse(data["target"])
+            made = cls(target, float(data["call_ms"]), times_ms, networks, sizes=data["sizes"])
+            made.date = str(data["date"])
+        except (KeyError, TypeError, AttributeError, ArchError) as error:
+            raise ValueError(f"this is no predictor: {type(error).__name__}: {error}") from error
+        return made
+
     def predict(self, network: AnySpec | Parts, target: Target | None = None) -> Prediction:
         """The latency of a spec (or of its parts, where they are known), with its interval.
 
@@ -156,7 +204,7 @@ class Predictor:
         return [
             segment
             for key, segment in parts.segments.items()
-            if key not in self.segments_ms and not (segment.only_moves and self.price)
+            if key not in self.segments_ms and not (key in parts.moves and self.price)
         ]
 
     def next_network(self, candidates: Sequence[Parts]) -> int | None:
@@ -187,18 +235,18 @@ class Predictor:
             raise failed(
                 "unknown-segment", message, where="predictor", hint="measure them first, or the network itself"
             )
-        times_ms = {key: count * self._time_of(parts.segments[key]) for key, count in parts.counts.items()}
+        times_ms = {key: count * self._time_of(key, parts) for key, count in parts.counts.items()}
         sum_ms = self.call_ms + sum(times_ms.values())
         shares = {key: ms / sum_ms for key, ms in times_ms.items()}
         spread = self.price.spread if self.price else 0.0
         loose = sum((shares[key] * spread) ** 2 for key in self._priced(parts))
         return Sample(sum_ms, shares, loose)
 
-    def _time_of(self, segment: Segment) -> float:
-        if segment.key in self.segments_ms:
-            return self._beyond_call(segment.key)
+    def _time_of(self, key: str, parts: Parts) -> float:
+        if key in self.segments_ms:
+            return self._beyond_call(key)
         assert self.price is not None  # else the segment is missing
-        return self.price.ms(segment.num_bytes)
+        return self.price.ms(parts.moves[key])
 
     def _beyond_call(self, key: str) -> float:
         """What a segment takes among others, where nobody calls it. Short ones may seem to take less than nothing."""

@@ -81,11 +81,12 @@ class SessionProfiler:
     def run(self) -> object:
         return self.session.run(None, self.feed)
 
-    def finish(self, uncounted: int) -> OpProfile:
+    def finish(self, counted: Sequence[int]) -> OpProfile:
         with self.folder:
             events = json.loads(Path(self.session.end_profiling()).read_text(encoding="utf-8"))
             sources = sources_of(nodes_of(self.path), nodes_of(Path(self.folder.name, "optimised.onnx")))
-        runs = list(kernels_by_run(events))[uncounted:]
+        taken = list(kernels_by_run(events))
+        runs = [taken[number] for number in counted]
         times = [[event["dur"] / 1000 for event in run] for run in runs]
         return OpProfile.of_runs(list(_ops(runs[0], sources)), times, "ONNX Runtime's session profiler, median of runs")
 

@@ -125,8 +125,13 @@ class BoundSession(Session):
 
 
 def check_provider(provider: str) -> None:
-    """Errors: MeasureError (`runtime-missing`) when the installed library was built without the provider"""
-    import onnxruntime
+    """Errors: MeasureError (`runtime-missing`) when the installed library cannot be imported, or was built without the
+    provider"""
+    try:
+        import onnxruntime
+    except (ImportError, OSError) as error:
+        message = f"`import onnxruntime` fails: {error}"
+        raise failed("runtime-missing", message, where="onnxruntime", hint=BRING[provider]) from error
 
     available = onnxruntime.get_available_providers()
     if provider not in available:

@@ -8,7 +8,7 @@ nothing (`Multiply_8672`, for the scaling of q) belongs to the op that reads it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import openvino
@@ -47,9 +47,9 @@ class RequestProfiler:
         self._taken.append(self.request.get_profiling_info())
         return self._taken[-1]
 
-    def finish(self, uncounted: int) -> OpProfile:
+    def finish(self, counted: Sequence[int]) -> OpProfile:
         ops = [self._op(one) for one in self._taken[-1]]
-        runs = [[one.real_time.total_seconds() * 1000 for one in run] for run in self._taken[uncounted:]]
+        runs = [[one.real_time.total_seconds() * 1000 for one in self._taken[number]] for number in counted]
         return OpProfile.of_runs(ops, runs, "OpenVINO's performance counters, median of runs")
 
     def _op(self, told: Any) -> OpTime:

@@ -89,8 +89,8 @@ class Profiler(Protocol):
         """One run, outputs at hand."""
         ...
 
-    def finish(self, uncounted: int) -> OpProfile:
-        """What the ops took, the first `uncounted` runs left out. Called once, after the last run."""
+    def finish(self, counted: Sequence[int]) -> OpProfile:
+        """What the ops took in the runs of these numbers, from 0, one or more. Called once, after the last run."""
         ...
 
 

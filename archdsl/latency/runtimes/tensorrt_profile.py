@@ -48,9 +48,9 @@ class EngineProfiler:
         self._taken.append(self._now)
         return self._now
 
-    def finish(self, uncounted: int) -> OpProfile:
+    def finish(self, counted: Sequence[int]) -> OpProfile:
         names = list(self._taken[-1])
-        runs = [[run.get(name, 0.0) for name in names] for run in self._taken[uncounted:]]
+        runs = [[self._taken[number].get(name, 0.0) for name in names] for number in counted]
         return OpProfile.of_runs([self._op(name) for name in names], runs, "TensorRT's layer times, median of runs")
 
     def _note(self, name: str, ms: float) -> None:

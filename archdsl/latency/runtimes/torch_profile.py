@@ -8,7 +8,7 @@ of a network of many small ones add up to less than its latency.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -43,8 +43,8 @@ class ModuleProfiler:
         self._runs.append(taken)
         return y
 
-    def finish(self, uncounted: int) -> OpProfile:
-        runs = [_times(_events(taken)) for taken in self._runs[uncounted:]]
+    def finish(self, counted: Sequence[int]) -> OpProfile:
+        runs = [_times(_events(self._runs[number])) for number in counted]
         keys = list(dict.fromkeys(key for run in runs for key in run))
         ops = [OpTime(self.origins.get(node, node), op_type, 0.0) for node, op_type in keys]
         times = [[run.get(key, 0.0) for key in keys] for run in runs]

@@ -23,6 +23,7 @@ RETRIES: Mapping[str, int] = {
     "device-error": 1,
     "out-of-memory": 1,  # of the same batch: a smaller one would be another target
     "protocol": 1,
+    "too-slow": 0,
     "runtime-missing": 0,
     "wrong-artefact": 0,
     "exception": 0,

@@ -51,6 +51,7 @@ class Child:
         self.dead = False
         self._owner = os.getpid()
         self._socket, self._decoder, self._step = ours, Decoder(), "starting"
+        self._late: float | None = None  # the seconds of a step that does not fit before the deadline
         self._output = Output(self._process, max_output_bytes)
         self._undo = weakref.finalize(self, _kill_group, self._process, self._owner)
 
@@ -64,9 +65,12 @@ class Child:
         if reply.get("kind") != "ready":
             raise self._failure("protocol", f"the worker answered {str(reply)[:200]}")
 
-    def ask(self, frame: bytes, end: float, deadline_s: float) -> Message:
-        """Send a job and wait for what is not a progress message. After an error of this method the child is dead."""
-        self._step = "taking the job"
+    def ask(self, frame: bytes, end: float, deadline_s: float, more_s: float = 0.0) -> Message:
+        """Send a job and wait for what is not a progress message. After an error of this method the child is dead.
+
+        more_s: how much later than `end` the answer may come where a message says how long what comes now takes at most
+        """
+        self._step, self._late = "taking the job", None
         self._output.start_job()
         try:
             self._socket.settimeout(max(0.001, end - time.monotonic()))
@@ -80,6 +84,11 @@ class Child:
             if reply.get("kind") != "progress":
                 return reply
             self._step = str(reply.get("step"))[:200]
+            most_s = reply.get("most_s") or 0.0
+            needed_s = max(0.0, time.monotonic() + most_s - end)
+            later_s = min(needed_s, more_s)
+            end, deadline_s, more_s = end + later_s, deadline_s + later_s, more_s - later_s
+            self._late = most_s if needed_s > later_s else None
 
     def _receive(self, end: float, deadline_s: float) -> Message:
         while True:
@@ -107,7 +116,12 @@ class Child:
             self._decoder.feed(data)
 
     def _timeout(self, deadline_s: float) -> MeasureError:
-        return self._failure("timeout", f"no answer within {deadline_s:g} s while {self._step}", terminate=True)
+        message = f"no answer within {deadline_s:.4g} s while {self._step}"
+        if self._late is None:
+            return self._failure("timeout", message, terminate=True)
+        self.kill(terminate=True)
+        hint = "give it more time (`archdsl bench --deadline 30min`, `deadline_s`), or fewer images at once"
+        return failed("too-slow", f"{message}, which takes up to {self._late:.4g} s", hint=hint)
 
     def _death(self) -> MeasureError:
         """The error for a child that hung up: it crashed, left, was killed, or printed too much."""

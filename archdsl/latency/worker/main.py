@@ -15,16 +15,21 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from statistics import median
+from typing import TYPE_CHECKING, Any, Protocol
 
 from archdsl.errors import MeasureError
 from archdsl.latency.artefact import Artefact
+from archdsl.latency.clock.energy import Energy, NotTold, energy_meter, measure_energy
+from archdsl.latency.clock.energy import most_s as energy_most_s
 from archdsl.latency.clock.gpu_state import GpuStates, read_gpu
 from archdsl.latency.clock.gpu_wait import prepare_gpu
-from archdsl.latency.clock.machine import Usage, allowed_cores, pin_to, quietest_cores
+from archdsl.latency.clock.machine import Usage, Watch, allowed_cores, pin_to, quietest_cores
 from archdsl.latency.clock.peak_memory import memory_meter
-from archdsl.latency.clock.runs import Call, Pace, Readings, interleave
+from archdsl.latency.clock.runs import Call, Pace, Readings, Warm, interleave
 from archdsl.latency.failure import exception_reason, failed
 from archdsl.latency.runtimes import RUNTIMES, Loaded, OpProfile, Profilable, Profiler, Runtime
 from archdsl.latency.runtimes import runtime as runtime_named
@@ -38,7 +43,11 @@ if TYPE_CHECKING:
 PR_SET_PDEATHSIG = 1
 INPUT_SEED = 0
 
-Tell = Callable[[str], None]
+
+class Tell(Protocol):
+    """Tells the parent which step comes now, and how many seconds it will take at most, where that is known."""
+
+    def __call__(self, step: str, most_s: float | None = None) -> None: ...
 
 
 def main(arguments: list[str]) -> None:
@@ -52,7 +61,7 @@ def main(arguments: list[str]) -> None:
     cores = allowed_cores()
     channel.send({"kind": "ready"})
     while (job := channel.receive()) is not None:
-        channel.send(answer(job, cores, lambda step: channel.send({"kind": "progress", "step": step})))
+        channel.send(answer(job, cores, channel.tell))
 
 
 def _die_with(parent: int) -> None:
@@ -82,6 +91,9 @@ class Channel:
     def send(self, message: Message) -> None:
         self._socket.sendall(encode(message))
 
+    def tell(self, step: str, most_s: float | None = None) -> None:
+        self.send({"kind": "progress", "step": step, "most_s": most_s})
+
     def receive(self) -> Message | None:
         """The next message; None when the parent has hung up."""
         while (message := self._decoder.next()) is None:
@@ -109,7 +121,7 @@ def answer(job: Message, cores: tuple[int, ...] | None, tell: Tell) -> Message:
 def do(job: Message, allowed: tuple[int, ...] | None, tell: Tell) -> Message:
     """Load every artefact, check each one's output, then time them in turns (or not, when the job has no pace).
 
-    A job with `profile` also asks for what the ops of each take.
+    A job with `profile` also asks for what the ops of each take, one with `energy` for the energy of each.
     """
     RUNTIMES[job["target"]["runtime"]] = job["module"]  # the parent's table counts: a plug-in may have added to it
     target = Target(**job["target"])
@@ -142,19 +154,26 @@ def do(job: Message, allowed: tuple[int, ...] | None, tell: Tell) -> Message:
         ready.append((loaded, x_BX))
     readings: list[Readings] = []
     profiles: list[OpProfile] = []
+    energies: list[Energy] = []
     gpu: GpuStates | None = None
     if job["pace"] is not None:
         pace, names = Pace(**job["pace"]), ", ".join(artefact.name for artefact in artefacts)
-        tell(f"{'profiling' if job.get('profile') else 'timing'} {names}")
+        step = f"{'profiling' if job.get('profile') else 'timing'} {names}"
+        tell(step)
         before = read_gpu() if target.device == "cuda" and not runtime.analytic else None
         with clock.step("timing"):
             if job.get("profile"):
-                readings, profiles = profiled(ready, pace, cores, target)
+                readings, profiles = profiled(ready, pace, cores, target, warm=partial(tell, step))
             else:
                 load_again = again(runtime, artefacts, target) if runtime.reloads else None
-                readings = readings_of(ready, pace, cores, load_again)
+                readings = readings_of(ready, pace, cores, load_again, warm=partial(tell, step))
         after = read_gpu() if before else None
         gpu = GpuStates(before, after) if before and after else None
+        if job.get("energy"):
+            energy_s = sum(energy_most_s(median(one.wall_ms) / 1000) for one in readings)
+            tell(f"taking the energy of {names}", energy_s)
+            with clock.step("energy"):
+                energies = energies_of(ready, target, cores)
     return {
         "readings": [each.as_json() for each in readings],
         "profiles": [each.as_json() for each in profiles],
@@ -163,6 +182,7 @@ def do(job: Message, allowed: tuple[int, ...] | None, tell: Tell) -> Message:
         "environment": {name: os.environ[name] for name in RECORDED if name in os.environ},
         "cores": None if cores is None else list(cores),
         "peak_memory_bytes": peaks,
+        "energy": [each.as_json() for each in energies],
         "seconds": clock.seconds,
         "gpu": None if gpu is None else gpu.as_json(),
     }
@@ -196,10 +216,12 @@ def readings_of(
     pace: Pace,
     cores: tuple[int, ...] | None,
     load_again: Again | None = None,
+    warm: Warm = lambda most_s: None,
 ) -> list[Readings]:
     """Timed runs of real runtimes; the formula's value, once, of those that compute it.
 
     load_again: called before each sitting but the first; what it returns takes the network's place in `ready`
+    warm: as in `interleave`
     """
     known = [loaded.known_ms for loaded, _ in ready]
     if any(ms is None for ms in known):
@@ -211,13 +233,41 @@ def readings_of(
             return ready[i][0].timed(ready[i][1])
 
         calls = [loaded.timed(x_BX) for loaded, x_BX in ready]
-        return interleave(calls, pace, cores=cores, anew=anew if load_again else None)
+        return interleave(calls, pace, cores=cores, anew=anew if load_again else None, warm=warm)
     nobody = Usage(None, None, None)
     return [Readings((ms,), (ms,), (0,), 0, 0.0, nobody) for ms in known if ms is not None]
 
 
+BUSY = 0.15
+"""Other cores at work from which on it is said that they were counted too: a tenth of one is the system itself."""
+
+
+def energies_of(
+    ready: list[tuple[Loaded, NDArray[Any]]], target: Target, cores: tuple[int, ...] | None
+) -> list[Energy]:
+    """The energy of one run of each network, one after the other; with the reason where nobody tells it."""
+    found = []
+    for loaded, x_BX in ready:
+        call, watch = loaded.timed(x_BX), Watch(cores)
+        try:
+            with energy_meter(target.device, cores) as meter:
+                energy = measure_energy(call, meter)
+        except NotTold as error:
+            energy = Energy(None, None, f"not told: {error}")
+        else:
+            busy = watch.usage().busy_neighbours or 0.0
+            if target.device == "cpu" and busy > BUSY:
+                energy = replace(energy, note=f"{energy.note}, which {busy:.1f} other busy cores used too")
+        found.append(energy)
+    return found
+
+
 def profiled(
-    ready: list[tuple[Loaded, NDArray[Any]]], pace: Pace, cores: tuple[int, ...] | None, target: Target
+    ready: list[tuple[Loaded, NDArray[Any]]],
+    pace: Pace,
+    cores: tuple[int, ...] | None,
+    target: Target,
+    warm: Warm = lambda most_s: None,
 ) -> tuple[list[Readings], list[OpProfile]]:
     """Timed runs, and in turns with them runs of a second copy of each network whose profiler is on.
 
@@ -229,9 +279,9 @@ def profiled(
             raise failed("no-profile", "this runtime does not tell what single ops take", where=target.runtime)
         profilers.append(loaded.profiler(x_BX))
     plain = [loaded.timed(x_BX) for loaded, x_BX in ready]
-    readings = interleave([*plain, *(profiler.run for profiler in profilers)], pace, cores=cores)
+    readings = interleave([*plain, *(profiler.run for profiler in profilers)], pace, cores=cores, warm=warm)
     watched = readings[len(ready) :]
-    profiles = [profiler.finish(one.warmup) for profiler, one in zip(profilers, watched, strict=True)]
+    profiles = [profiler.finish(one.numbers) for profiler, one in zip(profilers, watched, strict=True)]
     return readings[: len(ready)], profiles
 
 

@@ -57,6 +57,8 @@ class Worker:
     def run(self, job: Mapping[str, Any], *, deadline_s: float) -> Message:
         """Send one job and return its result.
 
+        A job may have `more_s`: so much later than `deadline_s` its answer may come, if the worker says after the
+        warm-up that the runs take so long.
         Errors: MeasureError when the worker fails, dies, or does not answer within `deadline_s` (start included); it
         is raised within about a second of the deadline. The worker is then replaced at the next job.
         """
@@ -70,7 +72,7 @@ class Worker:
         try:
             child = self._ready_child(end, deadline_s)
             self._jobs += 1
-            reply = _judged(child.ask(frame, end, deadline_s), job)
+            reply = _judged(child.ask(frame, end, deadline_s, job.get("more_s", 0.0)), job)
             self._recycle(reply)
             return _result_of(reply)
         except MeasureError:

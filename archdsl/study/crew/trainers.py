@@ -9,6 +9,7 @@ network, since importing torch takes longer than some trainings. It ends when th
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -89,13 +90,22 @@ class Trainers:
         pool = ThreadPoolExecutor(len(self._children), thread_name_prefix="archdsl-training")
         try:
             futures = [pool.submit(run, job) for job in jobs]
-            found = [future.result() for future in futures]
+            ended, _ = wait(futures, return_when=FIRST_EXCEPTION)
+            failed = [future for future in futures if future in ended and future.exception() is not None]
+            found = [future.result() for future in failed or futures]
         except BaseException:  # one failed, or Ctrl-C: the others train for nothing
+            pool.shutdown(wait=False, cancel_futures=True)  # before a seed that waits gets the process of one that ends
             self.close()
             raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
         return combined(found)
+
+    def with_seeds(self, num_seeds: int) -> Trainers:
+        """This evaluator for another number of seeds; the processes are shared."""
+        other = copy.copy(self)
+        other.num_seeds = num_seeds
+        return other
 
     def discard(self, spec: Spec, *, seed: int = 0) -> None:
         """This network will not be trained on: the kept states of its runs may go."""

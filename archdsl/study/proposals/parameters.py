@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
+from typing import Protocol
 
 from optuna.trial import Trial
 
@@ -10,6 +12,30 @@ from archdsl.spec.knobs import Knob
 
 LONGEST = 60
 """Letters of a label that are kept: databases hold no more than 2048 for all options of a parameter."""
+
+
+class Turnable(Protocol):
+    """What is needed of a space here: its knobs, and which of them picks have a say in."""
+
+    @property
+    def knobs(self) -> tuple[Knob, ...]: ...
+    def active(self, picks: Mapping[str, int]) -> tuple[Knob, ...]: ...
+
+
+def picks_of(trial: Trial, space: Turnable) -> dict[str, int]:
+    """Let the study's sampler turn all knobs, those of the picked options included. -> knob -> index of its option"""
+    picks: dict[str, int] = {}
+    pending = [knob for knob in space.knobs if knob.parent is None]
+    while pending:
+        knob = pending.pop(0)
+        picks[knob.name] = suggest(trial, knob)
+        pending += knob.choices[picks[knob.name]].knobs
+    return picks
+
+
+def parameters_of(picks: Mapping[str, int], space: Turnable) -> dict[str, str | int]:
+    """Optuna's parameters for picks: the reverse of `picks_of`."""
+    return {knob.name: value_of(knob, picks[knob.name]) for knob in space.active(picks)}
 
 
 def suggest(trial: Trial, knob: Knob) -> int:

@@ -1,7 +1,7 @@
 """Which network to pay for next, when most of what counts is known before anything is paid.
 
-Parameters and MACs of a network are known at once, its latency often (a table, a predictor); what costs is the
-training. So many candidates are looked at: all networks of a small space, of a large one children of the front and
+Parameters and MACs of a network are known at once, its latency often (a table), or nearly (a predictor); what costs is
+the training. So many candidates are looked at: all networks of a small space, of a large one children of the front and
 random ones. What is not known is guessed by a surrogate from the trials so far, and the candidate with the highest
 expected hypervolume improvement is proposed: new, valid, and within the constraints as far as is known.
 
@@ -14,17 +14,18 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from math import nan, prod
-from statistics import median
+from statistics import NormalDist, median
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from archdsl.errors import ArchError
+from archdsl.latency.predictor.predictor import LEVEL
 from archdsl.spec.knobs import Knob, num_settings, settings
-from archdsl.study.candidate import Bounds, Foreseen, violation
+from archdsl.study.candidate import Bounds, Foreseen
 from archdsl.study.hypervolume import layers
 from archdsl.study.objectives import Objective, objective_named
 from archdsl.study.proposals.improvement import expected_improvement, normal_cdf
@@ -47,16 +48,21 @@ FEWEST_PARENTS = 4
 MARGIN = 0.05
 """How far the reference point lies beyond the worst values, as a share of their range."""
 COUNTS = ("params", "macs")
+MOST_TAUGHT = 80
+"""Estimates that a surrogate learns from, beside the trials."""
+Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
+"""Standard deviations from the middle of an estimate to an end of its interval."""
 MIDDLING = 0.25
 """The first network is one of this middle share of all by cost: what it teaches concerns most of the others."""
 
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A setting and what is known about it."""
+    """A setting and what is known about it. intervals: as in `Foreseen`, of what is only estimated"""
 
     picks: Mapping[str, int]
     values: Mapping[str, float]
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -146,8 +152,8 @@ class Proposer:
         found: dict[str, _Candidate] = {}
         for picks in settings:
             seen = self._look_up(picks)
-            if seen is not None and seen.hash not in taken and seen.hash not in found and self._keeps(seen.values):
-                found[seen.hash] = _Candidate(picks, seen.values)
+            if seen is not None and seen.hash not in taken and seen.hash not in found and self._may_keep(seen):
+                found[seen.hash] = _Candidate(picks, seen.values, seen.intervals)
         return list(found.values())
 
     def _look_up(self, picks: Picks) -> Foreseen | None:
@@ -159,8 +165,8 @@ class Proposer:
                 self._foreseen[key] = None
         return self._foreseen[key]
 
-    def _keeps(self, values: Mapping[str, float]) -> bool:
-        return all(violation(values[name], b) <= 0 for name, b in self.constraints.items() if name in values)
+    def _may_keep(self, seen: Foreseen) -> bool:
+        return all(seen.may_keep(name, bounds) for name, bounds in self.constraints.items() if name in seen.values)
 
     def _children(self, records: Sequence[Record], trials: _Trials, rng: random.Random) -> list[Picks]:
         """New settings of a large space: children of the best networks, and random ones."""
@@ -195,7 +201,7 @@ class Proposer:
             return self._farness(candidates, [*trials.done, *trials.running], rng)
         num, width = len(candidates), len(self.objectives)
         blind = not candidates[0].values
-        running = [_Candidate(r.picks, {} if blind else self._values_of_open(r)) for r in trials.running]
+        running = [_Candidate(r.picks, {}) if blind else self._open(r) for r in trials.running]
         mean, sd = self._guessed([*candidates, *running], trials)
         costs = trials.observed[complete, :width]
         front = np.vstack([trials.observed[trials.ranks == 0, :width], mean[num:, :width]])  # as if running ones ended
@@ -209,14 +215,17 @@ class Proposer:
             worth = sd[:, :width].sum(axis=1) + 1e-12
         return worth * chance
 
-    def _values_of_open(self, record: Record) -> Mapping[str, float]:
+    def _open(self, record: Record) -> _Candidate:
         seen = self._look_up(dict(record.picks))
-        return seen.values if seen is not None else {}
+        return _Candidate(record.picks, {}) if seen is None else _Candidate(record.picks, seen.values, seen.intervals)
 
     def _guessed(self, candidates: Sequence[_Candidate], trials: _Trials) -> tuple[Array, Array]:
-        """Mean and sd of each candidate in each of the columns `_names`; sd is 0 for what is known."""
+        """Mean and sd of each candidate in each of the columns `_names`; sd is 0 for what is known exactly.
+
+        In a small space the estimates for some candidates also teach what is guessed for the others.
+        """
         mean = self._as_costs([[c.values.get(name, nan) for name in self._names] for c in candidates])
-        sd = np.zeros_like(mean)
+        sd = self._doubt(candidates, mean)
         picks = [*(c.picks for c in candidates), *(trials.done[i].picks for i in trials.chosen)]
         observed = trials.observed[trials.chosen]
         features = self._features(picks, np.vstack([mean, observed]))
@@ -225,14 +234,28 @@ class Proposer:
             unknown, seen = np.isnan(mean[:, column]), ~np.isnan(observed[:, column])
             if not unknown.any() or (column >= len(self.objectives) and name not in self.constraints):
                 continue
-            if not seen.any():
+            estimated = ~unknown & (sd[:, column] > 0) & self._is_small
+            taught = np.flatnonzero(estimated)[:: -(-int(estimated.sum()) // MOST_TAUGHT) or 1]
+            if not seen.any() and not len(taught):
                 mean[unknown, column], sd[unknown, column] = 0.0, 1.0
                 continue
             key = (column, there.shape[1])
             if self._is_small or key not in trials.fits:
-                trials.fits[key] = Surrogate(there[seen], observed[seen, column])
+                values = np.append(observed[seen, column], mean[taught, column])
+                trials.fits[key] = Surrogate(np.vstack([there[seen], here[taught]]), values)
             mean[unknown, column], sd[unknown, column] = trials.fits[key](here[unknown])
         return mean, sd
+
+    def _doubt(self, candidates: Sequence[_Candidate], mean: Array) -> Array:
+        """The sd of what is known of each candidate, in the columns `_names`: 0 for all but estimates."""
+        sd = np.zeros_like(mean)
+        for row, candidate in enumerate(candidates):
+            for name, (low, high) in candidate.intervals.items():
+                if name in self._names:
+                    column = self._names.index(name)
+                    worse = _cost(name, np.array(high if objective_named(name).sign > 0 else low))
+                    sd[row, column] = max(0.0, float(worse) - mean[row, column]) / Z
+        return sd
 
     def _as_costs(self, values: Sequence[Sequence[float]]) -> Array:
         """Values in the columns `_names` [n, names] less is better: accuracy as it is, all else as logarithms."""

@@ -4,8 +4,10 @@ stopped and resumed, even in the middle of a proposal, proposes what an uninterr
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 from zlib import crc32
 
@@ -21,14 +23,40 @@ from archdsl.spec.words import did_you_mean, joined
 MOST_TRIALS_FOR_EHVI = 3000
 """A proposal by surrogate reads all trials, 0.05 s with a thousand; NSGA-II stays at that with ten thousands."""
 RANDOM_FIRST = 8
-"""Trials that TPE draws at random before it has anything to learn from."""
+"""Trials that TPE and GP draw at random before they have anything to learn from."""
 
 EHVI = "ehvi"
 """Ours (`proposer.py`): proposes whole networks. The entry below draws only where it has nothing to propose."""
 
+GP = "gp"
+"""Optuna's, by a Gaussian process for each objective: needs scipy, and with hundreds of trials seconds a proposal."""
+
+
+class _GaussianProcess(optuna.samplers.GPSampler):
+    """Proposes for a trial once. Optuna keeps the proposal with the trial, so that other workers know what is tried;
+    asked again, for a trial whose worker was killed, it would take that for another's and propose something else.
+    """
+
+    def __init__(self, seed: int):
+        super().__init__(seed=seed, n_startup_trials=RANDOM_FIRST, warn_independent_sampling=False)
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        kept = {key: text for key, text in trial.system_attrs.items() if key.startswith(_PROPOSED)}
+        if kept:  # in pieces, since databases hold only so much in one
+            whole = "".join(kept[key] for key in sorted(kept, key=lambda key: int(key.removeprefix(_PROPOSED))))
+            return {name: value for name, value in json.loads(whole).items() if name in search_space}
+        return super().sample_relative(study, trial, search_space)
+
+
+_PROPOSED = "gp:relative_params:"
+"""Where Optuna keeps what its GPSampler proposed; a test that cuts proposals short notices a change."""
+
 SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
     EHVI: lambda seed: optuna.samplers.RandomSampler(seed=seed),
     "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed, n_startup_trials=RANDOM_FIRST),
+    GP: _GaussianProcess,
     "nsga2": lambda seed: optuna.samplers.NSGAIISampler(seed=seed),
     "nsga3": lambda seed: optuna.samplers.NSGAIIISampler(seed=seed),
     "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
@@ -38,9 +66,10 @@ SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
 def settled(name: str, trials: int, place: Place | None = None) -> tuple[str, str]:
     """(sampler, why) for a name from the space file; `auto` chooses by the number of trials.
 
-    Errors: StudyError for a name that is none
+    Errors: StudyError for a name that is none, or whose library is not installed
     """
     if name in SAMPLERS:
+        check_installed(name, place)
         return name, "as asked"
     if name != "auto":
         known = ["auto", *SAMPLERS]
@@ -52,6 +81,14 @@ def settled(name: str, trials: int, place: Place | None = None) -> tuple[str, st
     return "nsga2", f"with {trials} trials, guessing would take longer than many networks take to measure"
 
 
+def check_installed(name: str, place: Place | None = None) -> None:
+    """Errors: StudyError when a library that the sampler needs is not installed"""
+    if name == GP and find_spec("scipy") is None:
+        message = f"the sampler `{name}` needs the package scipy, which is not installed"
+        place, hint = place or at_argument("sampler", name), "pip install 'archdsl[gp]', or choose another sampler"
+        raise StudyError(Problem(place, "not-installed", message, hint, "search.sampler"))
+
+
 def given(parameters: Mapping[str, Any], otherwise: BaseSampler) -> BaseSampler:
     """A sampler that gives a trial these parameters; what is not among them is drawn by another."""
     with warnings.catch_warnings():
@@ -60,9 +97,13 @@ def given(parameters: Mapping[str, Any], otherwise: BaseSampler) -> BaseSampler:
 
 
 class Keyed(BaseSampler):
-    """A sampler for one trial. It is made anew for every draw, with a seed that depends on what is drawn alone."""
+    """A sampler for one trial. It is made anew for every draw, with a seed that depends on what is drawn alone.
+
+    Errors: StudyError when a library that it needs is not installed: a worker elsewhere may lack what the study has
+    """
 
     def __init__(self, name: str, seed: int, number: int):
+        check_installed(name)
         self._make, self._key = SAMPLERS[name], (seed, number)
 
     def _sampler(self, *more: int) -> BaseSampler:

@@ -99,10 +99,12 @@ class GuardedJournal(JournalFileBackend):
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         data = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
         with self._guard.held():
-            self._cut_torn_line()
-            descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+            descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
             try:
                 size = os.fstat(descriptor).st_size
+                if size and not _ends_a_line(descriptor):
+                    self._cut_torn_line()
+                    size = os.fstat(descriptor).st_size
                 try:
                     _write_all(descriptor, data)
                     if getattr(self._batch, "open", False):
@@ -166,6 +168,11 @@ def _last_line(file: Any, end: int) -> int:
         if newline >= 0:
             return int(position + newline + 1)
     return 0
+
+
+def _ends_a_line(descriptor: int) -> bool:
+    os.lseek(descriptor, -1, os.SEEK_END)
+    return os.read(descriptor, 1) == b"\n"
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

@@ -218,10 +218,11 @@ class Leases:
         if not held:
             return
         with self._turns.taken() as now:
-            for lease in held:
-                if self._is_mine(lease, now):  # else the worker finds out when it writes
-                    lease.until = now + self.lease_s
-                    self._write(lease.trial_id, {"owner": self._holder(lease, now)})
+            mine = [lease for lease in held if self._is_mine(lease, now)]  # else the worker finds out when it writes
+            for lease in mine:
+                self._write(lease.trial_id, {"owner": self._holder(lease, now)})
+        for lease in mine:  # not before it is written for good
+            lease.until = now + self.lease_s
 
 
 def has_passed(holder: Any, now: float) -> bool:

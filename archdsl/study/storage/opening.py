@@ -21,8 +21,9 @@ _PASSWORD = re.compile(r"(://[^/:@\s]*:)[^\s]*@")
 _PASSWORD_KEY = re.compile(r"([?&](?:\w*password|passwd|pwd)=)[^&\s]*", re.IGNORECASE)
 _FIRST_BYTES = b'{"op_code":'
 _SQLITE_WAIT_S = 60
-_DEFERRED = "-c synchronous_commit=off"
-"""PostgreSQL need not wait for the disk at each of a trial's twenty commits: the turn that finishes it flushes them."""
+_SETTINGS = "-c synchronous_commit=off -c idle_in_transaction_session_timeout=30000"
+"""PostgreSQL need not wait for the disk at each commit: that of the turn that finishes a trial does. And a worker that
+is halted in the midst of a write must not keep its rows locked for ever."""
 
 
 def open_storage(url_or_path: str | os.PathLike[str]) -> BaseStorage:
@@ -106,12 +107,15 @@ def _opened(url: str) -> RDBStorage:
             url = f"postgresql+psycopg://{url.removeprefix(short)}"
     if not url.startswith("postgresql"):
         return RDBStorage(url)
-    from sqlalchemy import create_engine
+    from sqlalchemy import Engine, create_engine
 
-    making = PostgresTurns(lambda: create_engine(url, pool_size=1, max_overflow=0), "tables of Optuna")
+    def make_engine(settings: str) -> Engine:
+        return create_engine(url, pool_size=1, max_overflow=0, connect_args={"options": settings})
+
+    making = PostgresTurns(make_engine, "tables of Optuna")
     try:
         with making.taken():
-            return RDBStorage(url, engine_kwargs={"pool_pre_ping": True, "connect_args": {"options": _DEFERRED}})
+            return RDBStorage(url, engine_kwargs={"pool_pre_ping": True, "connect_args": {"options": _SETTINGS}})
     finally:
         making.close()
 

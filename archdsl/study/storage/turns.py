@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from zlib import crc32
 
+from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 
 from archdsl.errors import Place, Problem, StudyError
@@ -140,17 +141,26 @@ def locked(descriptor: int) -> bool | None:
 
 
 class PostgresTurns:
-    """Turns among all clients of one PostgreSQL database, by an advisory lock on a connection of its own.
+    """Turns among all clients of one PostgreSQL database. A turn is a transaction that begins with an advisory lock.
 
-    make_engine: makes the SQLAlchemy engine; name: of the study, each has turns of its own
-    The server ends the turn when the connection is lost, and looks after silent ones every ten seconds.
+    make_engine: makes the SQLAlchemy engine; name: of the study, each has turns of its own; storage: what its threads
+        read and write in their turns belongs to the transaction: it is there as a whole or, after an error, not at all
+
+    The server ends the turn when the connection is lost, which it looks after every ten seconds, and that of a worker
+    that falls silent in it after half the patience of those that wait; the worker is told with its next statement.
     """
 
     shared, one_clock = True, True
 
-    def __init__(self, make_engine: Callable[[], Any], name: str, patience_s: float = PATIENCE_S):
+    def __init__(
+        self,
+        make_engine: Callable[[str], Any],
+        name: str,
+        patience_s: float = PATIENCE_S,
+        storage: RDBStorage | None = None,
+    ):
         self._make_engine, self._key, self._patience_s = make_engine, crc32(name.encode()) - 2**31, patience_s
-        self._name = name
+        self._name, self._storage = name, storage
         self._threads = threading.Lock()
         self._engine: Any = None
         self._connection: Any = None
@@ -158,16 +168,27 @@ class PostgresTurns:
     @contextlib.contextmanager
     def taken(self, *, durable: bool = False) -> Iterator[float]:
         with self._threads:
-            now = self._begin()
+            now, transaction = self._begin(durable)
             try:
-                yield now
-                if durable:
-                    self._flush()
+                with transaction, joined(self._storage, self._connection):
+                    yield now
+                    if not transaction.is_active:
+                        raise StorageInternalError("what was written in this turn was rolled back")
             finally:
-                self._end()
+                if self._connection.invalidated or self._connection.in_transaction():
+                    self._drop()
 
-    def together(self) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext()
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        if self._storage is None:
+            yield
+            return
+        with self._storage.engine.connect() as connection:
+            transaction = connection.begin()
+            with joined(self._storage, connection):
+                yield
+            if transaction.is_active:  # else a write was refused, and those behind it had transactions of their own
+                transaction.commit()
 
     def close(self) -> None:
         with self._threads:
@@ -176,15 +197,20 @@ class PostgresTurns:
                 self._engine.dispose()
                 self._engine = None
 
-    def _begin(self) -> float:
+    def _begin(self, durable: bool) -> tuple[float, Any]:
+        """Wait for the turn. -> its time, its transaction"""
         from sqlalchemy import exc, text
 
-        turn = text(f"SELECT extract(epoch FROM clock_timestamp()) FROM pg_advisory_lock({_NAMESPACE}, {self._key})")
+        # a commit that waits for the disk waits for all that was committed before, by whatever connection
+        wait = "" if durable else ", set_config('synchronous_commit', 'off', true)"
+        now = f"extract(epoch FROM clock_timestamp()){wait}"
+        turn = text(f"SELECT {now} FROM pg_advisory_xact_lock({_NAMESPACE}, {self._key})")
         for attempt in (1, 2):
             try:
                 if self._connection is None:
                     self._connection = self._connected()
-                return float(self._connection.execute(turn).scalar_one())
+                transaction = self._connection.begin()
+                return float(self._connection.execute(turn).one()[0]), transaction
             except exc.DBAPIError as error:
                 self._drop()
                 if getattr(error.orig, "sqlstate", None) == "55P03":
@@ -193,35 +219,18 @@ class PostgresTurns:
                     raise
         raise AssertionError("not reached")
 
-    def _flush(self) -> None:
-        """Make durable what was committed so far, by whatever connection: this commit writes and is not deferred."""
-        from sqlalchemy import text
-
-        self._connection.execute(text("SELECT pg_logical_emit_message(true, 'archdsl', '')"))
-
-    def _end(self) -> None:
-        from sqlalchemy import exc, text
-
-        try:
-            self._connection.execute(text(f"SELECT pg_advisory_unlock({_NAMESPACE}, {self._key})"))
-        except exc.SQLAlchemyError:  # the server has ended the turn itself
-            self._drop()
-
     def _connected(self) -> Any:
-        from sqlalchemy import text
-
         if self._engine is None:
-            self._engine = self._make_engine()
-        connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-        settings = {
-            "lock_timeout": int(self._patience_s * 1000),
-            "tcp_keepalives_idle": 10,
-            "tcp_keepalives_interval": 5,
-            "tcp_keepalives_count": 3,
-        }
-        for name, value in settings.items():
-            connection.execute(text(f"SET {name} = {value}"))
-        return connection
+            patience_ms = int(self._patience_s * 1000)
+            settings = {
+                "lock_timeout": patience_ms,
+                "idle_in_transaction_session_timeout": patience_ms // 2,
+                "tcp_keepalives_idle": 10,
+                "tcp_keepalives_interval": 5,
+                "tcp_keepalives_count": 3,
+            }
+            self._engine = self._make_engine(" ".join(f"-c {name}={value}" for name, value in settings.items()))
+        return self._engine.connect()
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
@@ -230,6 +239,27 @@ class PostgresTurns:
                 connection.invalidate()
             with contextlib.suppress(Exception):
                 connection.close()
+
+
+@contextlib.contextmanager
+def joined(storage: RDBStorage | None, connection: Any) -> Iterator[None]:
+    """What this thread reads and writes in a storage is part of a connection's transaction.
+
+    Optuna has a session for each thread, and commits it with every call. Here the thread is given another one, whose
+    commits are left to whoever began the transaction; when it rolls back, the transaction is over.
+    """
+    if storage is None:
+        yield
+        return
+    from sqlalchemy.orm import Session
+
+    sessions = storage.scoped_session
+    sessions.remove()
+    sessions.registry.set(Session(bind=connection, join_transaction_mode="rollback_only"))
+    try:
+        yield
+    finally:
+        sessions.remove()
 
 
 def turns_of(storage: BaseStorage, name: str, patience_s: float = PATIENCE_S) -> Turns:
@@ -244,7 +274,7 @@ def turns_of(storage: BaseStorage, name: str, patience_s: float = PATIENCE_S) ->
         url = storage.engine.url
         kind = url.get_backend_name()
         if kind == "postgresql":
-            return PostgresTurns(lambda: _alike(storage), name, patience_s)
+            return PostgresTurns(lambda settings: _alike(storage, settings), name, patience_s, storage)
         if kind == "sqlite" and url.database and url.database != ":memory:":
             path = Path(url.database).absolute()
             return FileTurns(path.with_name(f"{path.name}.turns"), patience_s)
@@ -255,11 +285,11 @@ def turns_of(storage: BaseStorage, name: str, patience_s: float = PATIENCE_S) ->
     return LocalTurns()
 
 
-def _alike(storage: RDBStorage) -> Any:
+def _alike(storage: RDBStorage, settings: str) -> Any:
     """Another engine for the same database, so that no turn waits for a connection that Optuna holds."""
     from sqlalchemy import create_engine
 
-    return create_engine(storage.engine.url, pool_size=1, max_overflow=0)
+    return create_engine(storage.engine.url, pool_size=1, max_overflow=0, connect_args={"options": settings})
 
 
 def _stuck(place: str, holder: str, patience_s: float) -> StudyError:

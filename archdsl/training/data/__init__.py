@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
-from archdsl.errors import Place, Problem, SpecError, at_argument
+from archdsl.errors import Place, Problem, SpecError, TrainingError, at_argument
 from archdsl.training.fields import read_fields, unknown_name
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ SOURCES = {
     "hf": "archdsl.training.data.saved:SavedDataset",  # a folder that Hugging Face's `save_to_disk` wrote
 }
 """Every source by the name it has in YAML and on the command line."""
+
+CHANNELS = 3
+"""Of the images of all data."""
 
 
 class Data(Protocol):
@@ -80,12 +83,23 @@ class Source(Protocol):
     """What a user named: fields only."""
 
     def text(self) -> str:
-        """The shortest text that names this source again; shown in reports beside every accuracy."""
+        """The source for people, beside every accuracy: its name, and each field that changes the images or how they
+        are judged, where it is not the default. Sources that differ in one of these read differently.
+        """
         ...
 
     def open(self, image_size: tuple[int, int]) -> Data:
         """The data at (height, width) pixels. Raises TrainingError where there are none."""
         ...
+
+
+def check_channels(channels: int, place: Place | None = None) -> None:
+    """channels: of the images that a network takes. Errors: TrainingError when they are not those of the data"""
+    if channels != CHANNELS:
+        message = f"the network takes images of {channels} channels, but all data have {CHANNELS} (RGB)"
+        hint = f"set input.channels={CHANNELS}; other networks can be built and timed, not trained"
+        place = place or Place("training")
+        raise TrainingError(Problem(place, "channels", message, hint, "input.channels"))
 
 
 def parse_source(value: str | Mapping[str, Any], place: Place | None = None) -> Source:

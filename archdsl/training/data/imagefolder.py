@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from archdsl.errors import Problem, TrainingError, at_argument
 from archdsl.training.data.images import Images, carved
+from archdsl.training.fields import changed_fields
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -47,7 +48,7 @@ class ImageFolder(BaseModel):
     )
 
     def text(self) -> str:
-        return f"imagefolder:{self.path}"
+        return f"imagefolder:{self.path}{changed_fields(self, 'path', 'workers')}"
 
     def open(self, image_size: tuple[int, int] = (224, 224)) -> Data:
         """List the files.
@@ -122,7 +123,7 @@ class Folder(Images[str]):
 
     def key(self) -> str:
         """Fields and a digest of the file names and classes (not of their contents)."""
-        root = self.source.path
+        root = Path(self.source.path).expanduser()
         names = [f"{os.path.relpath(path, root)} {label}" for path, label in (*self.train, *self.val)]
         digest = hashlib.sha256("\n".join([*names, f"{len(self.train)} to train on"]).encode()).hexdigest()[:16]
         fields = f"min_area={self.source.min_area} crop={self.source.crop} size={'x'.join(map(str, self.image_size))}"

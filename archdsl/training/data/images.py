@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from archdsl.errors import Place, Problem, TrainingError
+from archdsl.errors import ArchError, Place, Problem, TrainingError
 from archdsl.training.processes import share_of
 
 if TYPE_CHECKING:
@@ -274,12 +274,13 @@ def _view_of(
     reader: Reader[Any], item: Any, seed: str | None, train_view: View, val_view: CentreView
 ) -> tuple[Tensor, str | None]:
     import torch
-    from PIL import Image
 
     try:
         image = reader.open(item)
-    except (OSError, SyntaxError, ValueError, TypeError, EOFError, MemoryError, Image.DecompressionBombError) as error:
-        height, width = val_view.image_size  # all of these are raised by PIL's decoders
+    except ArchError:
+        raise
+    except Exception as error:  # whatever PIL's decoders raise: nearly anything, for a file that is damaged
+        height, width = val_view.image_size
         return torch.zeros(3, height, width), f"{type(error).__name__}: {str(error)[:200]}"
     return (train_view(image, seed) if seed is not None else val_view(image)), None
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from archdsl.errors import Problem, TrainingError, at_argument
 from archdsl.training.data.images import Images, carved
+from archdsl.training.fields import changed_fields
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -49,7 +50,7 @@ class SavedDataset(BaseModel):
     )
 
     def text(self) -> str:
-        return f"hf:{self.path}"
+        return f"hf:{self.path}{changed_fields(self, 'path', 'workers')}"
 
     def open(self, image_size: tuple[int, int] = (224, 224)) -> Data:
         """Read the columns' names and all labels.
@@ -134,7 +135,7 @@ class Saved(Images[Row]):
         image_size: tuple[int, int],
         prints: str,
     ):
-        self.source, self.prints = source, prints
+        self.source, self.column, self.prints = source, rows.column, prints
         super().__init__(
             rows,
             train,
@@ -147,11 +148,13 @@ class Saved(Images[Row]):
         )
 
     def key(self) -> str:
-        """Fields, the fingerprints that the library keeps of its data, and a digest of which rows have which label."""
+        """Fields, the column of the images, and a digest of the library's fingerprints and of which rows have which
+        label.
+        """
         rows = f"{self.prints} {self.train} {self.val}"
         digest = hashlib.sha256(rows.encode()).hexdigest()[:16]
         fields = f"min_area={self.source.min_area} crop={self.source.crop} size={'x'.join(map(str, self.image_size))}"
-        return f"hf rows={digest} {fields}"
+        return f"hf rows={digest} image={self.column} {fields}"
 
 
 def _splits(source: SavedDataset) -> dict[str, Any]:
@@ -171,15 +174,17 @@ def _split_up(loaded: Any) -> dict[str, Any]:
 def _labelled(
     name: str, split: Any, column: str, path: str, classes: list[str] | None = None
 ) -> tuple[list[str], list[tuple[Row, int]]]:
-    """The classes, and each row with its label. Labels are numbers below the count of classes, or names of them."""
-    values = list(split[column])
-    known = getattr(split.features[column], "names", None) or classes or [str(value) for value in sorted(set(values))]
+    """The classes, and each row with its label: the place of its class's name among `classes`, those of train.
+
+    A column holds names, or numbers of the names that it brings along, in an order of its own.
+    """
+    values, own = list(split[column]), getattr(split.features[column], "names", None)
+    if own:
+        values = [own[value] if isinstance(value, int) and 0 <= value < len(own) else value for value in values]
+    known = classes or own or [str(value) for value in sorted(set(values))]
     number = {each: index for index, each in enumerate(known)}
-    if all(isinstance(value, int) for value in values) and getattr(split.features[column], "names", None):
-        labels = [int(value) for value in values]
-    else:
-        labels = [number.get(str(value), -1) for value in values]
-    wrong = [value for value, label in zip(values, labels, strict=True) if not 0 <= label < len(known)]
+    labels = [number.get(str(value), -1) for value in values]
+    wrong = [value for value, label in zip(values, labels, strict=True) if label < 0]
     if wrong:
         message = f"the split {name} has labels that are no class of train: {wrong[0]!r}"
         raise _error("classes", message, "give both splits the same labels", path)

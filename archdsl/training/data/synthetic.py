@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from archdsl.errors import Problem, TrainingError, at_argument
+from archdsl.training.fields import changed_fields
 from archdsl.training.processes import share_of
 
 if TYPE_CHECKING:
@@ -72,8 +73,7 @@ class SyntheticPairs(BaseModel):
         return 0.5
 
     def text(self) -> str:
-        changed = self.model_dump(exclude_defaults=True, exclude={"type"})
-        return "synthetic" + "".join(f" {name}={value}" for name, value in changed.items())
+        return f"synthetic{changed_fields(self)}"
 
     def open(self, image_size: tuple[int, int] = (32, 32)) -> Data:
         """Draw both sets at (height, width) pixels.
