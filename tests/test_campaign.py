@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +21,14 @@ from archdsl.errors import ArchError, Place, Problem, StudyError, TrainingError
 from archdsl.latency import Target, close_workers
 from archdsl.latency.failure import failed
 from archdsl.spec import Spec
+from archdsl.study.budget import heard_budget
 from archdsl.study.candidate import Assessor
 from archdsl.study.events import Began, Event, StepBegan, TrialBegan, TrialEnded
 from archdsl.study.front import has_gained
 from archdsl.study.measured import MeasuredLatency
 from archdsl.study.objectives import OBJECTIVES, BadValues, checked, chosen
 from archdsl.study.proposals.parameters import suggest, value_of
-from archdsl.study.proposals.samplers import SAMPLERS, settled
+from archdsl.study.proposals.samplers import SAMPLERS, Keyed, settled
 from archdsl.study.record import Record
 from archdsl.study.storage.owner import is_gone, owner
 
@@ -561,3 +564,46 @@ def test_however_it_is_ended_it_loses_no_finished_trial_and_goes_on_exactly(tmp_
 def test_fakes_are_valid() -> None:
     assert fake_timing(1.0, 0.1).plus_minus_ms == pytest.approx(0.1)
     assert fake_accuracy(0.5).mean == 0.5
+
+
+def test_a_campaign_that_was_interrupted_runs_again_and_has_stopped_who_joined(tmp_path: Path) -> None:
+    training = FakeTraining(lambda spec: os.kill(os.getpid(), signal.SIGINT) if len(training.seen) == 2 else None)
+    campaign = fake_campaign(tmp_path, training=training, trials=4)
+    assert campaign.run().reason == "interrupted"
+    assert heard_budget(campaign._study)["stop"]
+    assert campaign.run().reason == "trials"
+    assert heard_budget(campaign._study)["stop"] is None
+
+
+def test_a_small_space_is_looked_at_before_anyone_waits_for_the_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    campaign = fake_campaign(tmp_path, sampler="ehvi", trials=3, space=fake_space(SMALL))
+    looked: list[bool] = []
+    foresee, taken = campaign._proposer.foresee, campaign._turns.taken
+    in_turn = False
+
+    @contextmanager
+    def marked(*, durable: bool = False) -> Iterator[float]:
+        nonlocal in_turn
+        with taken(durable=durable) as now:
+            in_turn = True
+            yield now
+            in_turn = False
+
+    monkeypatch.setattr(campaign._turns, "taken", marked)
+    monkeypatch.setattr(campaign._proposer, "foresee", lambda picks: (looked.append(in_turn), foresee(picks))[1])
+    campaign.run()
+    assert looked == [False] * 8
+
+
+def test_parameters_that_take_long_are_drawn_outside_a_transaction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    campaign = fake_campaign(tmp_path, sampler="nsga2", trials=1)
+    drawn: list[str] = []
+    relative, together = Keyed.sample_relative, campaign._turns.together
+    monkeypatch.setattr(campaign._turns, "together", lambda: (drawn.append("together"), together())[1])
+    monkeypatch.setattr(Keyed, "sample_relative", lambda self, *of: (drawn.append("relative"), relative(self, *of))[1])
+    campaign.run()
+    assert drawn == ["relative", "together"]

@@ -35,7 +35,8 @@ from archdsl.report.front_rows import front_rows
 from archdsl.report.front_specs import front_spec
 from archdsl.report.front_table import front_table
 from archdsl.report.live import Progress
-from archdsl.spec import Spec, load
+from archdsl.report.search_run import search
+from archdsl.spec import Spec, load, loads_space
 from archdsl.spec.aims import Confirm
 from archdsl.study.again import Again, again_for
 from archdsl.study.campaign import Campaign, Outcome
@@ -641,3 +642,43 @@ def test_a_confirmation_that_makes_no_sense_is_refused(
     path.write_text(MEASURED.replace("trials: 2", f"trials: 2, confirm: {text}"))
     assert run(["search", str(path), "--out", str(tmp_path / "out")]) == 1
     assert said in capsys.readouterr().err
+
+
+def test_what_was_cut_short_counts_when_nothing_more_is_asked_for(tmp_path: Path) -> None:
+    retime = Retime()
+
+    def fails(spec: Spec) -> Accuracy:
+        raise failed("exception", "no training today")
+
+    first = fake_campaign(tmp_path, training=Trained(), again=Again({"": retime}, fails, 2), trials=6).run()
+    assert first.failed and not any(record.is_confirmed for record in first.known)
+    num_timed = len(retime.seen)
+    second = fake_campaign(tmp_path, training=Trained(), again=Again({"": retime}), trials=6).run()
+    assert all(member.record.is_confirmed for member in front_of(second.known, BOTH).members)
+    assert len(retime.seen) == num_timed and not second.failed
+
+
+def test_the_same_campaign_tries_again_what_had_failed(tmp_path: Path) -> None:
+    def flaky(specs: Sequence[Spec]) -> list[Timing | ArchError]:
+        calls.append(len(specs))
+        if len(calls) == 1:
+            raise failed("exception", "busy")
+        return [fake_latency(spec) for spec in specs]
+
+    calls: list[int] = []
+    campaign = fake_campaign(tmp_path, training=Trained(), again=Again({"": flaky}), trials=6)
+    assert campaign.run().failed
+    again = campaign.run()
+    assert not again.failed and all(member.record.is_confirmed for member in front_of(again.known, BOTH).members)
+
+
+def test_where_nothing_was_confirmed_no_front_says_so(tmp_path: Path) -> None:
+    space = """
+name: fake
+base: micro_swin
+choices: {stages.0.window: [2, 4]}
+objectives: {latency: {runtime: torch}, params: {}}
+search: {trials: 2}
+"""
+    result = search(loads_space(space), out=tmp_path / "run", workers=0)
+    assert result.reason == "handed-over" and result.confirmation is None and result.as_json()["confirmation"] is None

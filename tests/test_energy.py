@@ -420,6 +420,10 @@ def test_a_study_of_energies_that_nobody_tells_ends_before_anything_is_paid(
     with pytest.raises(StudyError, match="null runs nothing") as caught:
         search(loads_space(SPACE.replace("RUNTIME", '"null"')), out=tmp_path / "run")
     assert (caught.value.problems[0].rule, caught.value.problems[0].place.line) == ("no-energy", 8)
+    limited = SPACE.replace("RUNTIME", '"null"').replace("  energy: {}\n", "  params: {}\n")
+    with pytest.raises(StudyError, match="null runs nothing") as caught:
+        search(loads_space(limited), out=tmp_path / "run")
+    assert caught.value.problems[0].place.line == 5  # the constraint that asks for it
     with pytest.raises(
         StudyError, match=r"nobody tells how much energy .* onnxruntime on cpu, fp32, batch 1: the system"
     ):

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from itertools import compress
 from math import exp
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import optuna
@@ -38,7 +39,7 @@ from archdsl.study.campaign import Campaign
 from archdsl.study.candidate import Assessor, Foreseen
 from archdsl.study.crew.interrupts import Interrupted, Interrupts
 from archdsl.study.events import Event, Noted, Preparing
-from archdsl.study.foresight import FEWEST_TRIALS, Effort, Foresight
+from archdsl.study.foresight import FEWEST_TRIALS, SCHEMA, Effort, Foresight, Latencies
 from archdsl.study.measured import MeasuredLatency
 from archdsl.study.objectives import chosen
 from archdsl.study.plan import Plan
@@ -353,11 +354,44 @@ def test_an_error_leaves_it_to_the_next(tmp_path: Path) -> None:
     assert time.monotonic() - begun < 1
 
 
+def boot_and(ticks: int) -> str:
+    """How `owner` says that a process started so long after this machine did."""
+    return f"{str(owner()['started']).partition(':')[0]}:{ticks}"
+
+
+def test_a_process_that_is_learning_is_company(tmp_path: Path) -> None:
+    class Learning:
+        told = MappingProxyType[str, str]({})
+
+        def prepare(self, once: Once, say: object) -> None:
+            once("foresight", lambda: fake_campaign(tmp_path, sampler="ehvi", trials=1).run())
+
+        def of(self, spec: Spec, hash: str) -> Latencies:
+            return Latencies()
+
+    space, objectives = fake_space(), chosen(["latency"], ["accuracy", "latency"])
+    foresight: Any = Learning()
+    assessor = Assessor(space, objectives, latency=fake_latency, accuracy=FakeTraining(), foresight=foresight)
+    with pytest.raises(ArchError, match=f"process {os.getpid()} is learning latencies for this study"):
+        fake_campaign(tmp_path, sampler="ehvi", trials=1, space=space, assessor=assessor).run()
+
+
+def test_a_short_search_uses_what_a_longer_one_had_learnt(tmp_path: Path) -> None:
+    space, sharing = fake_space(SMALL), Sharing(tmp_path)
+    said: list[str] = []
+    Foresight(space, {"": HERE}, effort=None).prepare(sharing.once, said.append)
+    assert not said and sharing.once.kept("foresight") is None
+    sharing.study.set_user_attr("archdsl:foresight", {"schema": SCHEMA, "targets": {"": {"why_not": "it rained"}}})
+    short = Foresight(space, {"": HERE}, effort=None)
+    short.prepare(sharing.once, said.append)
+    assert not said and short.told == {"latency": "no, it rained"}
+
+
 def test_the_claim_of_a_dead_process_passes_at_once_and_that_of_a_silent_one_elsewhere_with_its_lease(
     tmp_path: Path,
 ) -> None:
     one = Sharing(tmp_path)
-    dead = {**owner(), "started": "another boot", "worker": "w", "lease_until": time.time() + 1000, "lease_s": 1000}
+    dead = {**owner(), "started": boot_and(0), "worker": "w", "lease_until": time.time() + 1000, "lease_s": 1000}
     one.study.set_user_attr("archdsl:x:claim", dead)
     assert one.once("x", lambda: 5) == 5
     silent = {**dead, "host": "elsewhere", "lease_until": time.time() + 0.5}

@@ -22,7 +22,7 @@ from archdsl.errors import StudyError
 from archdsl.spec import Spec
 from archdsl.study.storage.leases import LEASE_S, PATIENCE, Lease, Leases, Lost, has_passed
 from archdsl.study.storage.opening import open_storage
-from archdsl.study.storage.owner import is_here, is_stopped, owner
+from archdsl.study.storage.owner import is_gone, is_here, is_stopped, owner
 from archdsl.study.storage.turns import FileTurns, LocalTurns, Turns, turns_of
 
 Place = Callable[[], "Worker"]
@@ -215,6 +215,12 @@ def holder(**changes: Any) -> dict[str, Any]:
 )
 def test_a_lease_passes(found: Any, now: float, passed: bool) -> None:
     assert has_passed(found, now) is passed
+
+
+def test_a_process_of_another_machine_with_our_name_is_not_looked_for_here() -> None:
+    other = {**owner(), "pid": 3_999_999, "started": "another boot:123"}
+    assert not is_here(other) and not is_gone(other)
+    assert is_gone({**other, "started": owner()["started"]})
 
 
 def test_a_halted_process_keeps_its_trial_until_its_lease_passes() -> None:

@@ -171,9 +171,9 @@ def search(
     evaluator = trust_of(assessor.accuracy) if assessor.accuracy is not None else None
     front = front_of(outcome.known, parts.objectives)
     confirmation = None
-    if again or any(record.is_confirmed for record in outcome.known):
+    if front.members and (again or any(record.is_confirmed for record in outcome.known)):
         change = front_change(outcome.records, outcome.known, parts.objectives, outcome.failed)
-        confirmation = Confirmation(change, str(again), parts.objectives)
+        confirmation = Confirmation(change, str(again) if change.num_confirmed else "", parts.objectives)
     rows = front_rows(front, chosen_space)
     title = f"{chosen_space.name}: {' against '.join(objective.name for objective in parts.objectives)}"
     folder.write_front(front, rows, chosen_space.name, title)
@@ -256,7 +256,8 @@ class Parts:
                 name = named("energy", label)
                 message = f"nobody tells how much energy a network needs in {latency.target}: {why}"
                 hint = f"leave {name} out, or search on a machine that tells it"
-                raise StudyError(Problem(self.space.locate("objectives.energy"), "no-energy", message, hint))
+                asking = "objectives" if self.space.objectives.energy is not None else "constraints"
+                raise StudyError(Problem(self.space.locate(f"{asking}.energy"), "no-energy", message, hint))
 
     def halving(self) -> Halving | None:
         """When trainings are stopped early. Errors: StudyError when the first look would be after their end"""

@@ -25,12 +25,13 @@ from optuna.storages import BaseStorage
 from archdsl.errors import Place, Problem, StudyError
 from archdsl.spec.space import Start
 from archdsl.study.again import Again
-from archdsl.study.budget import heard_budget, say_budget
+from archdsl.study.budget import heard_budget, say_budget, stop_all
 from archdsl.study.candidate import Assessor
 from archdsl.study.confirmation import Confirmations
 from archdsl.study.crew.interrupts import Interrupted, Interrupts
 from archdsl.study.crew.workers import Workers
 from archdsl.study.events import Began, Ended, Listener, StopReason
+from archdsl.study.foresight import NAME as FORESIGHT
 from archdsl.study.front import has_gained
 from archdsl.study.leader import Leader
 from archdsl.study.opened import open_study, storage_failures_told
@@ -124,6 +125,7 @@ class Campaign:
             self._interrupts,
             lambda event: self.listen(event),
         )
+        self._once = Once(self._study, self._turns, self._interrupts, lease_s=lease_s)
         self._confirmations = Confirmations(
             self._study, self._turns, assessor, again, self._interrupts, lambda event: self.listen(event)
         )
@@ -150,12 +152,15 @@ class Campaign:
             self._begin()
             try:
                 self._prepare()
+                self._look_ahead()
                 reason = self._work(started)
                 self._trials.give_back_set_aside()
                 self._confirm(started)
             except Interrupted:
                 reason = "interrupted"
                 self._trials.give_back_set_aside()
+                if not self.joins:
+                    stop_all(self._study)
         return self._ended(reason)
 
     def lead(self, workers: Workers) -> Outcome:
@@ -172,8 +177,7 @@ class Campaign:
                 return self._ended("interrupted")
             leader = Leader(self._study, self._turns, self._history, self._leases, self._interrupts, self.listen)
             asked = leader.lead(workers)
-            left_s = None if self.plan.time_limit_s is None else 0.0
-            reason = (None if asked else self._reason_to_stop(started, self.plan.trials, left_s)) or "interrupted"
+            reason = (None if asked else self._reason_to_stop(started, self.plan.trials, None)) or "interrupted"
             if reason != "interrupted":
                 try:
                     self._confirm(started)
@@ -196,7 +200,13 @@ class Campaign:
     def _prepare(self) -> None:
         """Learn what is proposed by, unless the study knows it. Errors: Interrupted"""
         if self.plan.sampler == EHVI:
-            self.assessor.prepare(Once(self._study, self._turns, self._interrupts), self.listen)
+            self.assessor.prepare(self._once, self.listen)
+
+    def _look_ahead(self) -> None:
+        """What a proposal looks at first is looked at before others wait for its turn. Errors: Interrupted"""
+        if self.plan.sampler == EHVI:
+            with self._interrupts.open():
+                self._proposer.look_ahead()
 
     def _ended(self, reason: StopReason) -> Outcome:
         self.listen(Ended(reason))
@@ -227,9 +237,14 @@ class Campaign:
                 message = f"process {holder.get('pid')} is working on this study"
                 hint = "wait for it, stop it, join it with `archdsl worker`, or search into another --out"
                 raise StudyError(Problem(self._place, "busy", message, hint))
-        if (other := self._confirmations.busy) is not None:
-            message = f"process {other} is confirming the front of this study"
-            raise StudyError(Problem(self._place, "busy", message, "wait for it, or stop it and start this again"))
+        doing = (
+            (self._confirmations.busy, "confirming the front of this study"),
+            (self._once.busy(FORESIGHT, now), "learning latencies for this study"),
+        )
+        for other, what in doing:
+            if other is not None:
+                message = f"process {other} is {what}"
+                raise StudyError(Problem(self._place, "busy", message, "wait for it, or stop it and start this again"))
 
     def _heed_stop(self) -> None:
         """Called from a thread: end this worker when the leader of the search was stopped after it began."""

@@ -150,6 +150,9 @@ class Confirmations:
         Errors: Interrupted; nothing that was finished is lost, and the next call goes on there
         """
         end = None if left_s is None else time.monotonic() + left_s
+        self._failed.clear()
+        if self._again:
+            self._complete(records)
         try:
             for members in self._rounds(records):
                 self._write(_ROUND, {**_round(members, len(records)), "owner": owner()})
@@ -164,6 +167,14 @@ class Confirmations:
             raise
         if self._attributes().get(_ROUND) is not None:
             self._write(_ROUND, None)
+
+    def _complete(self, records: Sequence[Record]) -> None:
+        """Settle what was cut short, where nothing more is asked for by now."""
+        for record in {record.hash: record for record in reversed(records) if record.state == "complete"}.values():
+            found = self._of(record)
+            is_begun = bool(found.timings) or found.accuracy is not None
+            if is_begun and not found.is_complete and not found.lacks(record, self._again):
+                self._keep(record, found)
 
     def _rounds(self, records: Sequence[Record]) -> Iterator[list[Record]]:
         """Those to confirm next, each once: first what a round that was cut short had left, then whoever is lacking

@@ -99,11 +99,15 @@ class Foresight:
         Errors: Interrupted, and then nothing is kept; what fails otherwise is `told`
         """
         measured = {label: target for label, target in self.targets.items() if not target.is_analytic}
-        if self.effort is None or not measured:
+        if not measured:
             return
         effort = self.effort
-        kept = once(NAME, lambda: {"schema": SCHEMA, "targets": self._learnt(measured, effort, say)})
-        self._take_up(kept if isinstance(kept, Mapping) else {})
+        if effort is None:  # but a study that was longer may have learnt
+            kept = once.kept(NAME)
+        else:
+            kept = once(NAME, lambda: {"schema": SCHEMA, "targets": self._learnt(measured, effort, say)})
+        if effort is not None or kept is not None:
+            self._take_up(kept if isinstance(kept, Mapping) else {})
 
     def of(self, spec: Spec, hash: str) -> Latencies:
         """What is foreseen of a network. hash: its canonical one; a network is looked at once

@@ -179,6 +179,7 @@ class Trials:
         return Verdict(TrialState.COMPLETE, checked(values, self._assessor.objectives), violations)
 
     def _picks(self, trial: Trial) -> dict[str, int]:
+        _ = trial.relative_params  # some samplers take long for these: not while a transaction is open
         with self._turns.together():
             return picks_of(trial, self._space)
 

@@ -19,7 +19,7 @@ import optuna
 from archdsl.study.crew.interrupts import Interrupts
 from archdsl.study.record import PREFIX
 from archdsl.study.storage.leases import LEASE_S, RENEWALS_A_LEASE, has_passed
-from archdsl.study.storage.owner import owner
+from archdsl.study.storage.owner import is_here, owner
 from archdsl.study.storage.turns import Turns
 
 PAUSE_S = 0.2
@@ -60,6 +60,13 @@ class Once:
     def kept(self, name: str) -> Any:
         """What the study keeps under `name`; None where nothing was found out."""
         return self._study._storage.get_study_user_attrs(self._study._study_id).get(PREFIX + name)
+
+    def busy(self, name: str, now: float) -> int | None:
+        """The id of another process of this machine that is finding it out; None for none."""
+        claim = self.kept(f"{name}:claim")
+        if self.kept(name) is not None or not isinstance(claim, dict) or claim.get("worker") == self._mark:
+            return None
+        return int(claim["pid"]) if is_here(claim) and not has_passed(claim, now) else None
 
     def _claimed(self, name: str) -> bool:
         """Whether there is nothing to wait for: it is known, or ours to find out."""

@@ -35,8 +35,13 @@ def is_gone(other: Any) -> bool:
 
 
 def is_here(other: Mapping[str, Any]) -> bool:
-    """Whether the process that `owner` described is one of this system, so that it can be looked at."""
-    return other.get("host") == socket.gethostname() and other.get("ids", _namespace()) == _namespace()
+    """Whether the process that `owner` described is one of this system, so that it can be looked at.
+
+    Machines may share a name, and number their processes alike; but each has booted by itself.
+    """
+    there, here = str(other.get("started") or ""), _started_and_state(os.getpid())[0] or ""
+    is_boot = not there or not here or there.partition(":")[0] == here.partition(":")[0]
+    return is_boot and other.get("host") == socket.gethostname() and other.get("ids", _namespace()) == _namespace()
 
 
 def is_stopped(other: Mapping[str, Any]) -> bool:
