@@ -1,5 +1,6 @@
 # Each target does its own set-up: a virtual environment in .venv with the versions of constraints.txt.
 VENV ?= .venv
+SEARCH ?=
 PYTHON ?= python3
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
@@ -7,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraint
 .PHONY: demo test lint clean
 
 demo: $(VENV)/.demo  ## search the quickstart space: from YAML to a Pareto front in about five minutes
-	$(BIN)/archdsl search --objective latency
+	$(BIN)/archdsl search --objective latency $(SEARCH)
 
 test: $(VENV)/.test  ## all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not alone"

@@ -165,7 +165,6 @@ def test_whatever_a_decoder_raises_is_a_file_that_cannot_be_read(tmp_path, monke
     assert data.corrupt == {broken: "NotImplementedError: Unimplemented pixel format 1"}
 
 
-@pytest.mark.alone
 def test_a_killed_decoding_process_is_told_and_the_next_training_gets_others(tmp_path):
     data = opened(write_images(tmp_path, train=6, val=1), workers=1)
     model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3))
@@ -334,7 +333,6 @@ def test_without_the_library_the_way_to_get_it_is_told(monkeypatch):
 # --- the whole way ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.alone
 def test_the_shipped_imagenet_study_runs_on_a_folder_of_images(tmp_path):
     """At a size for a test: the same choices and recipe over a narrow network on 28 px, one trial of one epoch."""
     root = write_images(tmp_path / "images", train=3, val=1)

@@ -31,7 +31,8 @@ def files() -> dict[str, str]:
     return dict(re.findall(r"```yaml\n# (\S+\.yaml)\n(.*?)```", README, flags=re.DOTALL))
 
 
-@pytest.mark.timeout(600)  # the whole tour, beside other tests
+@pytest.mark.alone
+@pytest.mark.timeout(600)  # the whole tour
 def test_every_command_of_the_tour_runs(tmp_path):
     for name, text in files().items():
         (tmp_path / name).write_text(text)

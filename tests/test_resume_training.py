@@ -414,7 +414,6 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[st
     return {name: [torch.load(out / f"{name} {rank}.pt", weights_only=True) for rank in range(2)] for name in CASES}
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_have_one_network_and_go_on_exactly(together, case):
     first, second = together[case]
@@ -424,7 +423,6 @@ def test_two_processes_have_one_network_and_go_on_exactly(together, case):
     assert first["history"][-1][1] > 0.9
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize("case", list(CASES)[:2])
 def test_two_processes_come_to_what_one_comes_to(timm, together, case):
     fields, options = CASES[case]
@@ -453,7 +451,6 @@ def start(out: Path, *more: str) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_stopped_training_keeps_its_last_epoch_and_goes_on(tmp_path, number):
     out = tmp_path / "run"

@@ -201,7 +201,6 @@ def test_corrupt_files_are_told_at_the_end(tmp_path, capsys):
     )
 
 
-@pytest.mark.alone
 def test_torchrun_starts_two_processes_of_which_one_writes(tmp_path):
     out = tmp_path / "run"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -220,7 +219,6 @@ def test_torchrun_starts_two_processes_of_which_one_writes(tmp_path):
     assert (out / "model.safetensors").is_file()
 
 
-@pytest.mark.alone
 def test_of_several_processes_one_says_what_is_wrong(tmp_path):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     arguments = ["-m", "archdsl", "train", "micro_swin", *TINY, "--out", str(tmp_path / "run"), "--resume"]

@@ -125,9 +125,6 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return [json.loads((out / f"{rank}.json").read_text()) for rank in range(2)]
 
 
-pytestmark = pytest.mark.alone
-
-
 def test_each_process_gets_what_each_gave(told: list[dict[str, Any]]) -> None:
     assert told[0]["each"] == told[1]["each"] == [{"0": "x"}, {"1": "xx"}]
 

@@ -1,6 +1,6 @@
 """Swin-Free's ablations at a size that a CPU trains: shift per stage (its Table 4) and window per stage (its Table 5).
 
-    python examples/swin_free_ablation/run.py             # 14 networks, 3 seeds each: about half an hour on one core
+    python examples/swin_free_ablation/run.py             # 14 networks, 4 seeds each: about 20 minutes on one core
     python examples/swin_free_ablation/run.py --rehearse  # one epoch, one seed: does it run?
 
 `mini_swin.yaml` has Swin's four stages at 4/7 of their maps and windows: 4 is the paper's window 7, 8 its 14. The
@@ -20,7 +20,9 @@ from archdsl.training import Accuracy, JsonLines, TrainEvaluator, parse_recipe, 
 
 HERE = Path(__file__).parent
 DATA = {"type": "synthetic", "square": 0.2, "noise": 0.5, "colours": 6}
-EPOCHS, SEEDS = 4, 3
+EPOCHS, SEEDS = 2, 4
+"""By the fourth epoch nearly all of them are perfect; what is compared is how fast they learn."""
+RECIPE = {"extends": "quick", "lr": 0.002}  # at the 0.004 of micro networks, one run in three of these never learns
 
 SHIFTS = ("1111", "0111", "0011", "0001", "0010", "0100", "1000", "0000")
 """Cases of Table 4: whether each stage shifts. The last stage's window covers its map, so its bit changes nothing."""
@@ -52,7 +54,7 @@ def main() -> None:
     epochs, seeds = (1, 1) if options.rehearse else (EPOCHS, SEEDS)
     evaluator = TrainEvaluator(
         parse_source(DATA),
-        parse_recipe("quick", epochs=epochs),
+        parse_recipe(RECIPE, epochs=epochs),
         build=archdsl.build,
         identify=archdsl.identity,
         num_seeds=seeds,
