@@ -2,6 +2,7 @@
 
     python benchmarks/kill_workers.py                                    # journal file, 4 workers, 50 kills
     python benchmarks/kill_workers.py --storage postgresql://me:pw@host/db
+    python benchmarks/kill_workers.py --storage postgresql               # on a server that is started for this alone
 
 Everything is real and public: `archdsl search --workers 4` leads, its workers are the processes that are killed, and it
 starts them anew. The networks cost little (runtime `null`, no training), so that minutes hold many trials and kills.
@@ -23,10 +24,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from archdsl.study.storage.opening import masked, open_storage
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from postgres import server
+
+from archdsl.study.storage.opening import open_storage
 
 SPACE = """
 name: killed
@@ -116,15 +122,19 @@ def kill_workers(url: str | None, folder: Path, *, workers: int, kills: int, tri
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--storage", help="a URL whose database holds nothing; by default a journal file")
+    parser.add_argument(
+        "--storage",
+        help="a URL whose database holds nothing, or `postgresql` for a server of its own; by default a journal file",
+    )
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--trials", type=int, default=2_000)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
+    started = server() if options.storage == "postgresql" else nullcontext(options.storage)
+    with started as storage, tempfile.TemporaryDirectory() as folder:
         found = kill_workers(
-            options.storage,
+            storage,
             Path(folder),
             workers=options.workers,
             kills=options.kills,
@@ -133,7 +143,7 @@ def main() -> int:
         )
         if not found["completed"]:
             print((Path(folder) / "log").read_text()[-3000:], file=sys.stderr)
-    kind = masked(options.storage).partition("://")[0] if options.storage else "journal"
+    kind = options.storage.partition("://")[0] if options.storage else "journal"
     print(f"| storage | workers | {' | '.join(word.replace('_', ' ') for word in found)} |")
     print(f"|---|---:|{'---:|' * len(found)}")
     print(f"| {kind} | {options.workers} | {' | '.join(str(value) for value in found.values())} |")
