@@ -15,6 +15,7 @@ from archdsl.study.candidate import Assessor
 from archdsl.study.objectives import chosen
 from archdsl.study.plan import Plan
 from archdsl.study.storage.opening import open_storage
+from archdsl.study.storage.owner import owner
 from archdsl.training import Accuracy
 
 SPACE = """
@@ -133,3 +134,8 @@ def fake_campaign(
         seed=seed,
     )
     return Campaign(space, plan, assessor, open_storage(storage or Path(folder) / "study.journal"), **more)
+
+
+def long_ago() -> str:
+    """How `owner` says of a process that it started with this machine."""
+    return f"{str(owner()['started']).partition(':')[0]}:0"

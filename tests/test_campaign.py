@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_study import SPACE, FakeTraining, fake_accuracy, fake_campaign, fake_latency, fake_space, fake_timing
+from fake_study import (
+    SPACE,
+    FakeTraining,
+    fake_accuracy,
+    fake_campaign,
+    fake_latency,
+    fake_space,
+    fake_timing,
+    long_ago,
+)
 
 from archdsl.compiler import cost, identity
 from archdsl.errors import ArchError, Place, Problem, StudyError, TrainingError
@@ -461,7 +470,7 @@ def test_a_study_that_a_living_process_works_on_is_refused(tmp_path: Path) -> No
 def test_a_process_is_known_by_its_id_and_its_start() -> None:
     mine = owner()
     assert not is_gone(mine)
-    assert is_gone({**mine, "started": "earlier"}), "the id belongs to another process now"
+    assert is_gone({**mine, "started": long_ago()}), "the id belongs to another process now"
     assert is_gone({**mine, "pid": 2**22 + 1})
     assert not is_gone({**mine, "host": "elsewhere", "pid": 2**22 + 1}), "only the host itself can tell"
     assert is_gone(None)

@@ -18,7 +18,7 @@ from typing import Any
 
 import optuna
 import pytest
-from fake_study import FakeTraining, fake_accuracy, fake_campaign, fake_space, fake_timing
+from fake_study import FakeTraining, fake_accuracy, fake_campaign, fake_space, fake_timing, long_ago
 
 from archdsl.cli.main import run
 from archdsl.compiler import cost, identity
@@ -354,11 +354,6 @@ def test_an_error_leaves_it_to_the_next(tmp_path: Path) -> None:
     assert time.monotonic() - begun < 1
 
 
-def boot_and(ticks: int) -> str:
-    """How `owner` says that a process started so long after this machine did."""
-    return f"{str(owner()['started']).partition(':')[0]}:{ticks}"
-
-
 def test_a_process_that_is_learning_is_company(tmp_path: Path) -> None:
     class Learning:
         told = MappingProxyType[str, str]({})
@@ -391,7 +386,7 @@ def test_the_claim_of_a_dead_process_passes_at_once_and_that_of_a_silent_one_els
     tmp_path: Path,
 ) -> None:
     one = Sharing(tmp_path)
-    dead = {**owner(), "started": boot_and(0), "worker": "w", "lease_until": time.time() + 1000, "lease_s": 1000}
+    dead = {**owner(), "started": long_ago(), "worker": "w", "lease_until": time.time() + 1000, "lease_s": 1000}
     one.study.set_user_attr("archdsl:x:claim", dead)
     assert one.once("x", lambda: 5) == 5
     silent = {**dead, "host": "elsewhere", "lease_until": time.time() + 0.5}

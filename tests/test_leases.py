@@ -15,7 +15,7 @@ from typing import Any
 
 import optuna
 import pytest
-from fake_study import FakeTraining, fake_campaign
+from fake_study import FakeTraining, fake_campaign, long_ago
 from optuna.trial import TrialState
 
 from archdsl.errors import StudyError
@@ -207,7 +207,7 @@ def holder(**changes: Any) -> dict[str, Any]:
         (holder(ids="pid:[1]", pid=2**22 + 1), 999.0, False),
         (holder(ids="pid:[1]"), 1001.0, True),
         (holder(pid=2**22 + 1), 0.0, True),  # dead
-        (holder(started="before"), 0.0, True),  # dead, and its id used again
+        (holder(started=long_ago()), 0.0, True),  # dead, and its id used again
         (holder(host="elsewhere", lease_until=None), 1e12, False),  # an older version wrote it
         (None, 0.0, True),
         ("nonsense", 0.0, True),
