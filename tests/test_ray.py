@@ -107,9 +107,40 @@ def test_stopping_ends_the_processes(cluster: Any, tmp_path: Path, monkeypatch: 
     begun = time.monotonic()
     workers.stop()
     assert time.monotonic() - begun < 10
-    size = journal.stat().st_size
-    time.sleep(1.0)
+    size, end = -1, time.monotonic() + 15
+    while size != journal.stat().st_size and time.monotonic() < end:
+        size = journal.stat().st_size
+        time.sleep(1.0)
     assert journal.stat().st_size == size, "nobody writes any more"
+
+
+@pytest.mark.alone
+def test_a_task_that_does_not_hear_is_ended_by_force(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    import archdsl.study.crew.launch as launch
+
+    cancel = ray.cancel
+    monkeypatch.setattr(ray, "cancel", lambda task, force: cancel(task, force=True) if force else None)
+    monkeypatch.setattr(launch, "STOP_S", 0.5)
+    (tmp_path / "cheap.yaml").write_text(CHEAP)
+    ready = search(tmp_path / "cheap.yaml", out=tmp_path / "run", trials=5000, workers=0)
+    arguments = ["worker", "--tied", "--json", "--storage", ready.storage, "--out", str(tmp_path / "there")]
+    workers = ray_workers("ray", arguments, 1, {})
+    workers.start()
+    journal = tmp_path / "run/study.journal"
+    before, end = journal.stat().st_size, time.monotonic() + 60
+    while journal.stat().st_size == before:
+        assert workers.look(0) and time.monotonic() < end
+        time.sleep(0.1)
+    workers.stop()
+    size, end = -1, time.monotonic() + 15
+    while size != journal.stat().st_size and time.monotonic() < end:
+        size = journal.stat().st_size
+        time.sleep(1.0)
+    assert journal.stat().st_size == size
 
 
 def test_the_command_line_takes_the_launcher(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -92,7 +92,10 @@ class RayWorkers:
             with contextlib.suppress(Exception):
                 self._ray.cancel(task, force=False)
         if self._running:
-            self._ray.wait(self._running, num_returns=len(self._running), timeout=STOP_S + 1)
+            _, deaf = self._ray.wait(self._running, num_returns=len(self._running), timeout=STOP_S + 1)
+            for task in deaf:  # Ray's signal is now and then lost; a worker ends when its task's process does
+                with contextlib.suppress(Exception):
+                    self._ray.cancel(task, force=True)
         self._running = []
 
     def _placed(self) -> Any:
