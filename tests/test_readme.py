@@ -1,10 +1,7 @@
 """The README's tour: every command in it runs, in the order in which it stands there."""
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -33,17 +30,18 @@ def files() -> dict[str, str]:
 
 @pytest.mark.alone
 @pytest.mark.timeout(600)  # the whole tour
-def test_every_command_of_the_tour_runs(tmp_path):
+def test_every_command_of_the_tour_runs(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ARCHDSL_CACHE_DIR", str(tmp_path / "cache"))
     for name, text in files().items():
-        (tmp_path / name).write_text(text)
-    surroundings = {**os.environ, "ARCHDSL_CACHE_DIR": str(tmp_path / "cache")}
+        Path(name).write_text(text)
     assert len(tour()) >= 10
     for command in tour():
         program, *arguments = shlex.split(command)
         assert program == "archdsl"
-        typed = [sys.executable, "-m", "archdsl", *arguments]
-        ended = subprocess.run(typed, cwd=tmp_path, env=surroundings, capture_output=True, text=True, check=False)
-        assert ended.returncode == 0, f"{command}\n{ended.stdout}\n{ended.stderr}"
+        code = run(arguments)
+        shown = capfd.readouterr()
+        assert code == 0, f"{command}\n{shown.out}\n{shown.err}"
     assert (tmp_path / "my_net" / "model.onnx").is_file()
     assert {path.name for path in (tmp_path / "my_net_fp16").iterdir()} >= {"model.onnx", "model.py", "build.json"}
     assert (tmp_path / "my_net_pt2" / "model.pt2").is_file()
