@@ -49,9 +49,9 @@ class Effort(NamedTuple):
     def for_trials(cls, trials: int) -> Effort | None:
         """In proportion to what a study pays for: two segments a network, a whole network for each five.
 
-        In the quickstart, where a network takes some 5 s, that adds about a tenth: 32 segments of a fifth of a second
-        and 3 whole networks. These have the budget that any network of the study has, so one that is tried later is not
-        timed again. From 40 trials on it is no more, whatever they train. None: not worth while
+        In the quickstart, where a network takes some 4 s, that was 14 s of 82: 32 segments and 3 whole networks. These
+        have the budget that any network of the study has, so one that is tried later is not timed again. From 40 trials
+        on it is no more, whatever they train. None: not worth while
         """
         if trials < FEWEST_TRIALS:
             return None
