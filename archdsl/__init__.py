@@ -7,20 +7,23 @@ and needs none of torch, onnx or optuna.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # as in `typing`, which `python -m archdsl` would import from the working folder
 if TYPE_CHECKING:
+    from typing import Any
+
     from archdsl.compiler import build, compile, cost, deploy, export_onnx, identity
+    from archdsl.language.architecture.load import load
     from archdsl.latency.measurement import measure
-    from archdsl.report.search_run import search
-    from archdsl.spec.load import load
+    from archdsl.runs.evaluate import evaluate
+    from archdsl.runs.search import search
     from archdsl.training.loop import train
     from archdsl.weights.importing import import_weights
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "load": "archdsl.spec.load",
+    "load": "archdsl.language.architecture.load",
     "build": "archdsl.compiler",
     "compile": "archdsl.compiler",
     "cost": "archdsl.compiler",
@@ -30,7 +33,8 @@ _HOME = {
     "import_weights": "archdsl.weights.importing",
     "measure": "archdsl.latency.measurement",
     "train": "archdsl.training.loop",
-    "search": "archdsl.report.search_run",
+    "search": "archdsl.runs.search",
+    "evaluate": "archdsl.runs.evaluate",
 }
 
 __all__ = [
@@ -39,6 +43,7 @@ __all__ = [
     "compile",
     "cost",
     "deploy",
+    "evaluate",
     "export_onnx",
     "identity",
     "import_weights",

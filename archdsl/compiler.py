@@ -13,15 +13,15 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from archdsl.backends import backend
-from archdsl.errors import BackendError, Problem, at_argument
+from archdsl.errors import BackendError
 from archdsl.ir.graph import Graph
+from archdsl.json_fields import JsonFields
+from archdsl.language.architecture.load import load
+from archdsl.language.architecture.lower import lower
+from archdsl.language.architecture.model import Spec
 from archdsl.passes.network import Network
 from archdsl.passes.onnx_tool import onnx_tool_flops, onnx_tool_params
-from archdsl.passes.runner import Pass, run_passes
-from archdsl.passes.settle_reorders import settle
-from archdsl.spec.load import load
-from archdsl.spec.lower import lower
-from archdsl.spec.model import Spec
+from archdsl.passes.runner import run_passes
 
 if TYPE_CHECKING:
     from torch import fx
@@ -29,11 +29,9 @@ if TYPE_CHECKING:
 AnySpec = Spec | str | os.PathLike[str]
 """A spec, or the name or path of one."""
 
-TRAINING: tuple[Pass, ...] = (settle,)
-
 
 @dataclass(frozen=True)
-class SpecCost:
+class SpecCost(JsonFields):
     """What one image costs, by the usual convention (`ir.op.Cost`) and by Swin-Free's (`passes.onnx_tool`).
 
     onnx_tool_flops is None for networks with ops that convention does not define.
@@ -47,12 +45,22 @@ class SpecCost:
     onnx_tool_flops: int | None
     onnx_tool_params: int
 
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 def compile(spec: AnySpec) -> Graph:
-    """The graph of a spec in its train form, ready for a backend."""
+    """The graph of a spec in its train form, ready for a backend.
+
+    Args:
+        spec: a spec, or the name or path of one
+    Returns: the lowered graph after the passes of `TRAINING`; its tensors have the reference's names and shapes
+    Raises: SpecError for a wrong spec, ShapeError when its parts do not fit
+    Example:
+        >>> import archdsl
+        >>> graph = archdsl.compile("swin_t")
+        >>> str(graph.outputs["logits"].type)
+        'f32[B, 1000]'
+    """
+    from archdsl.passes.pipelines import TRAINING  # here, so that `check` loads no pass
+
     return run_passes(Network(lower(as_spec(spec))), TRAINING)[0].graph
 
 
@@ -66,11 +74,19 @@ def deploy(
 ) -> Network:
     """The graph of a spec in its deploy form, and its numbers: norms folded, constants computed, formats set.
 
-    weights: a state dict by archdsl's names (see `import_weights`); by default the initial weights of `seed`
-    precision: fp32, fp16 or bf16; of int8, which a backend makes from fp32, the fp32 network
-    keep: paths of nodes that stay fp32; by default, for fp16, those whose values come near the end of its range
-
-    Errors: WeightsError when a tensor is missing or has another shape
+    Args:
+        spec: a spec, or the name or path of one
+        weights: a state dict by archdsl's names (see `import_weights`); by default the initial weights of `seed`
+        precision: fp32, fp16 or bf16; int8 gives the fp32 network, from which a backend makes int8
+        keep: paths of nodes that stay fp32; by default, for fp16, those whose values come near the end of its range
+        seed: of the initial weights
+    Returns: the graph, and its tensors as NumPy arrays by their names
+    Raises: WeightsError when a tensor is missing or has another shape; BackendError for an unknown precision or node
+    Example:
+        >>> import archdsl
+        >>> network = archdsl.deploy("micro_swin_free_br", precision="fp16")
+        >>> any("norm" in node.path for node in network.graph.live())  # batch norms are folded
+        False
     """
     return deploy_graph(lower(as_spec(spec)), weights, precision=precision, keep=keep, seed=seed)
 
@@ -86,8 +102,7 @@ def deploy_graph(
     """`deploy` for a graph that came from elsewhere, such as a segment of a network."""
     from archdsl.backends.initial import as_arrays, check_weights, initial_weights
     from archdsl.backends.precision import precision_named
-    from archdsl.passes.deployment import DEPLOYMENT
-    from archdsl.passes.set_precision import in_dtype
+    from archdsl.passes import pipelines
 
     dtype = precision_named(precision).dtype
     if weights is None:
@@ -95,29 +110,51 @@ def deploy_graph(
     else:
         check_weights(graph, weights)
     numbers = as_arrays({name: weights[name] for name in graph.tensors()})
-    network = run_passes(Network(graph, numbers), DEPLOYMENT)[0]
+    network = run_passes(Network(graph, numbers), pipelines.DEPLOYMENT)[0]
     if strange := sorted((keep or frozenset()) - {node.path for node in network.graph.live()}):
         message = f"the deployed network has no node {', '.join(map(repr, strange))}"
         hint = "`archdsl.deploy(spec, weights).graph.text()` shows its nodes"
-        raise BackendError(Problem(at_argument("keep", strange[0]), "unknown-name", message, hint))
+        raise BackendError.at("keep", strange[0], "unknown-name", message, hint)
     if dtype == "f32":
         return network
     if keep is None and dtype == "f16":
         from archdsl.backends.torch.ranges import beyond_fp16
 
         keep = beyond_fp16(network)
-    return run_passes(network, [in_dtype(dtype, keep or frozenset())])[0]
+    return run_passes(network, pipelines.precision(dtype, keep or frozenset()))[0]
 
 
 def cost(spec: AnySpec) -> SpecCost:
-    """Parameters, MACs, constants and bytes of a spec, for one image. Needs no torch."""
+    """Parameters, MACs, constants and bytes of a spec, for one image. Needs no torch.
+
+    Args:
+        spec: a spec, or the name or path of one
+    Returns: counts (a multiply-add is one MAC) and bytes (fp32 activations and parameters)
+    Raises: SpecError for a wrong spec, ShapeError when its parts do not fit
+    Example:
+        >>> import archdsl
+        >>> archdsl.cost("swin_t").params, archdsl.cost("swin_t").macs
+        (28288354, 4490566656)
+    """
     graph = lower(as_spec(spec))
     usual = graph.cost()
     return SpecCost(**asdict(usual), onnx_tool_flops=onnx_tool_flops(graph), onnx_tool_params=onnx_tool_params(graph))
 
 
 def identity(spec: AnySpec, *, training: bool = True) -> str:
-    """The canonical hash: equal for specs that are the same network, whatever they are called and however written."""
+    """The canonical hash of a network: equal for specs that lower to the same graph, whatever their names and text.
+
+    Args:
+        spec: a spec, or the name or path of one
+        training: also distinguish networks that differ only in training (dropout, drop path)
+    Returns: a hexadecimal digest
+    Raises: SpecError for a wrong spec, ShapeError when its parts do not fit
+    Example:
+        >>> import archdsl
+        >>> renamed = archdsl.load("swin_t", set={"name": "my_net"})
+        >>> archdsl.identity(renamed) == archdsl.identity("swin_t")
+        True
+    """
     return lower(as_spec(spec)).hash(training=training)
 
 
@@ -131,15 +168,22 @@ def build(
 ) -> fx.GraphModule:
     """A PyTorch module of the spec: images [B, C, H, W] -> logits [B, classes].
 
-    weights: a state dict by archdsl's names (see `import_weights`); by default the initial weights of `seed`
-    deploy: the deploy form, for inference alone; its state dict is its own, and in eval mode
-    precision: of the deploy form: fp32, fp16 or bf16
-
-    Errors: WeightsError when a tensor is missing or has another shape; BackendError for int8, which is ONNX only
+    Args:
+        spec: a spec, or the name or path of one
+        weights: a state dict by archdsl's names (see `import_weights`); by default the initial weights of `seed`
+        deploy: the deploy form, for inference alone; it has a state dict of its own and is in eval mode
+        precision: of the deploy form: fp32, fp16 or bf16. Inputs and outputs are fp32
+        seed: of the initial weights
+    Raises: WeightsError when a tensor is missing or has another shape; BackendError for int8, which is ONNX only
+    Example:
+        >>> import archdsl, torch
+        >>> module = archdsl.build("micro_swin")
+        >>> module(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2, 12])
     """
     if precision == "int8":
         message, hint = "int8 is made as ONNX only, not as a PyTorch module", "use export_onnx with images"
-        raise BackendError(Problem(at_argument("--precision", precision), "wrong-value", message, hint))
+        raise BackendError.at("--precision", precision, "wrong-value", message, hint)
     torch_fx = backend("torch")
     module: fx.GraphModule
     if deploy:
@@ -160,25 +204,44 @@ def export_onnx(
     *,
     batch: int | None = 1,
     runtime: str | None = None,
+    opset: int | None = None,
     images: Any | None = None,
     seed: int = 0,
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write the spec as an ONNX model, which says in its metadata what it is. The file appears whole or not at all.
+    """Write the spec as an ONNX model, with the spec and its identity as metadata. The file is replaced atomically.
 
-    deploy: the deploy form; else the train form, whose initializers are the state dict
-    precision: of the deploy form: fp32, fp16, bf16 or int8
-    batch: images at once; None leaves the batch axis dynamic (static shapes run faster on most runtimes)
-    runtime: which one the file is for (`onnxruntime`, `openvino`): the deploy form, but for int8, is written as was
-        measured to be fastest there, and runs elsewhere too; by default in the plain form that all fusers look for
-    images: [N, C, H, W], real ones, from which int8 takes its ranges
+    Args:
+        spec: a spec, or the name or path of one
+        path: of the file
+        weights: a state dict by archdsl's names (see `import_weights`); by default the initial weights of `seed`
+        deploy: the deploy form; else the train form, whose initializers are the state dict
+        precision: of the deploy form: fp32, fp16, bf16 or int8
+        batch: images at once; None leaves the batch axis dynamic (static shapes run faster on most runtimes)
+        runtime: `onnxruntime` or `openvino`: writes the deploy form, but for int8, as was measured to be fastest
+            there; it runs elsewhere too. By default the plain form that the fusers of all runtimes recognise
+        opset: 13 to the newest that onnx knows; ops that it lacks are written in older ones. By default the oldest
+            that lacks none: 20, for bf16 22, for the runtime onnxruntime 23
+        images: real images, floats [N, C, H, W], from which int8 takes its ranges
+        seed: of the initial weights
+        metadata: further entries of the file's metadata
+    Raises: WeightsError when a tensor is missing or has another shape; BackendError for an unknown runtime,
+        opset or precision, a precision other than fp32 in the train form, or int8 without images
+    Example:
+        >>> import archdsl, onnx, os, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     archdsl.export_onnx("micro_swin", path := os.path.join(folder, "model.onnx"))
+        ...     [node.op_type for node in onnx.load(path).graph.node][:2]
+        ['Conv', 'Reshape']
     """
     from archdsl.backends.onnx.dialects import DIALECTS, PLAIN
 
     if runtime is not None and runtime not in DIALECTS:
         message, hint = f"no ONNX dialect was measured for {runtime!r}", f"one of {', '.join(DIALECTS)}, or none"
-        raise BackendError(Problem(at_argument("runtime", runtime), "unknown-name", message, hint))
+        raise BackendError.at("runtime", runtime, "unknown-name", message, hint)
     spec, onnx = as_spec(spec), backend("onnx")
     metadata = {
+        **(metadata or {}),
         "spec_yaml": spec.to_yaml(),
         "identity": identity(spec),
         "form": "deploy" if deploy else "train",
@@ -187,19 +250,24 @@ def export_onnx(
     if precision == "int8":
         if not deploy or images is None:
             message = "int8 needs the deploy form and real images to take its ranges from"
-            raise BackendError(Problem(at_argument("--precision", precision), "missing-key", message, "give images"))
-        _export_int8(_deployed(spec, weights, seed=seed), path, images, batch, metadata)
+            raise BackendError.at("--precision", precision, "missing-key", message, "give images")
+        _export_int8(_deployed(spec, weights, seed=seed), path, images, batch, opset, metadata)
     elif deploy:
         network = _deployed(spec, weights, precision=precision, seed=seed)
         dialect = DIALECTS[runtime] if runtime else PLAIN
-        onnx.save(network.graph, path, network.weights, batch=batch, dialect=dialect, metadata=metadata)
+        onnx.save(network.graph, path, network.weights, opset=opset, batch=batch, dialect=dialect, metadata=metadata)
     else:
         _only_deployed(precision)
-        onnx.save(compile(spec), path, weights, batch=batch, seed=seed, metadata=metadata)
+        onnx.save(compile(spec), path, weights, opset=opset, batch=batch, seed=seed, metadata=metadata)
 
 
 def _export_int8(
-    network: Network, path: str | os.PathLike[str], images: Any, batch: int | None, metadata: Mapping[str, str]
+    network: Network,
+    path: str | os.PathLike[str],
+    images: Any,
+    batch: int | None,
+    opset: int | None,
+    metadata: Mapping[str, str],
 ) -> None:
     import numpy as np
 
@@ -209,7 +277,7 @@ def _export_int8(
     filled = np.resize(images, (-(-len(images) // size) * size, *images.shape[1:]))  # the last batch repeats images
     with tempfile.TemporaryDirectory(prefix="archdsl-") as folder:
         fp32 = os.path.join(folder, "fp32.onnx")
-        backend("onnx").save(network.graph, fp32, network.weights, batch=batch, metadata=metadata)
+        backend("onnx").save(network.graph, fp32, network.weights, opset=opset, batch=batch, metadata=metadata)
         quantize(fp32, path, [filled[start : start + size] for start in range(0, len(filled), size)])
 
 
@@ -220,7 +288,7 @@ def _only_deployed(precision: str) -> None:
     """Errors: BackendError unless the precision is that of the train form."""
     if precision != "fp32":
         message = f"the train form is fp32, so {precision} needs the deploy form"
-        raise BackendError(Problem(at_argument("--precision", precision), "wrong-value", message, "use deploy=True"))
+        raise BackendError.at("--precision", precision, "wrong-value", message, "use deploy=True")
 
 
 def as_spec(spec: AnySpec) -> Spec:

@@ -6,8 +6,11 @@ with five mistakes is mended in one go. Its text starts `file:line:column:`, whi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Self
+
+from archdsl.outside_text import printable
 
 MAX_SHOWN = 20
 """How many problems the text of an error shows; `problems` always holds all of them."""
@@ -35,6 +38,11 @@ class Problem:
     message: what must hold and what came instead
     hint: one way out
     path: the dotted path in the spec (`stages.2.window`), if it is about one
+
+    Example:
+        >>> print(Problem(Place("a.yaml", 2, 5), "unknown-key", "unknown key `widht`", "did you mean `width`?"))
+        a.yaml:2:5: unknown key `widht` [unknown-key]
+          hint: did you mean `width`?
     """
 
     place: Place
@@ -44,7 +52,7 @@ class Problem:
     path: str | None = None
 
     def __str__(self) -> str:
-        lines = [f"{self.place}: {self.message} [{self.rule}]"]
+        lines = [printable(f"{self.place}: {self.message} [{self.rule}]")]
         if self.place.text is not None:
             number = str(self.place.line)
             shown, shift = _window_of(self.place.text, self.place.column)
@@ -52,7 +60,7 @@ class Problem:
             lines.append(f"  {number} | {shown}")
             lines.append(f"  {' ' * len(number)} | {' ' * (shift - 1)}{caret}")
         if self.hint:
-            lines.append(f"  hint: {self.hint}")
+            lines.append(f"  hint: {printable(self.hint)}")
         return "\n".join(lines)
 
     def as_json(self) -> dict[str, object]:
@@ -67,6 +75,15 @@ class Problem:
             "path": self.path,
         }
 
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Problem:
+        """The problem that `as_json` described; the source line is not in it.
+
+        Raises: KeyError, TypeError or ValueError for anything else
+        """
+        place = Place(str(data["file"]), int(data["line"]), int(data["column"]))
+        return cls(place, str(data["rule"]), str(data["message"]), data.get("hint"), data.get("path"))
+
 
 def _window_of(text: str, column: int, width: int = 110) -> tuple[str, int]:
     """The part of a long source line around `column`, and the column in that part. Control characters are blanked."""
@@ -79,6 +96,14 @@ class ArchError(Exception):
     """The base of every error archdsl raises. `str(error)` starts `file:line:column:`.
 
     exit_code is what the command line returns: 1 when the user's input is wrong, 2 when archdsl or its tools failed.
+
+    Example:
+        >>> from archdsl.language import loads
+        >>> try:
+        ...     loads("{extends: swin_t, input: {size: 0}}", "mine.yaml")
+        ... except ArchError as error:
+        ...     [(str(problem.place), problem.rule, error.exit_code) for problem in error.problems]
+        [('mine.yaml:1:33', 'out-of-range', 1)]
     """
 
     exit_code = 1
@@ -87,7 +112,16 @@ class ArchError(Exception):
         self.problems: tuple[Problem, ...] = (problems,) if isinstance(problems, Problem) else tuple(problems)
         super().__init__(self.text())
 
+    @classmethod
+    def at(cls, name: str, text: str, rule: str, message: str, hint: str | None = None) -> Self:
+        """The error of one problem with something that came as an argument, not from a file.
+
+        name: of the option or argument; text: what was given; rule, message, hint: as in `Problem`
+        """
+        return cls(Problem(at_argument(name, text), rule, message, hint))
+
     def text(self) -> str:
+        """What is printed: the problems, each with its source line, cut after `MAX_SHOWN`."""
         shown = [str(problem) for problem in self.problems[:MAX_SHOWN]]
         if len(self.problems) > MAX_SHOWN:
             shown.append(f"… and {len(self.problems) - MAX_SHOWN} more problems")
@@ -113,7 +147,7 @@ class BackendError(ArchError):
 
 
 class MeasureError(ArchError):
-    """A latency could not be taken: the runtime is missing, or the worker crashed, hung or ran out of memory."""
+    """A latency could not be measured: the runtime is missing, or the worker crashed, hung or ran out of memory."""
 
     exit_code = 2
 
@@ -123,13 +157,16 @@ class TrainingError(ArchError):
 
 
 class StudyError(ArchError):
-    """A study cannot start or go on as asked."""
+    """A study cannot be created or continued as asked."""
 
 
 class RuleBroken(Exception):
-    """Raised by an op or a block, which know the rule but not the place; whoever builds the graph adds the place.
+    """Raised by an op or a block, which know the rule but not the place; the builder of the graph adds the place.
 
-    message: what must hold and what came; hint: a way out; field: the spec field to point at, if there is one
+    message: what must hold and what came
+    hint:    a way out
+    field:   the spec field to point at, if there is one
+    rule:    the rule's short name
     """
 
     def __init__(self, message: str, *, hint: str | None = None, field: str | None = None, rule: str = "shape"):
@@ -139,4 +176,4 @@ class RuleBroken(Exception):
 
 def at_argument(name: str, text: str) -> Place:
     """The place of something that came on the command line or as an argument, not from a file."""
-    return Place(file=name, line=1, column=1, text=text, width=max(1, len(text)))
+    return Place(file=name, line=1, column=1, text=text or None, width=max(1, len(text)))

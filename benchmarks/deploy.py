@@ -39,9 +39,9 @@ from timm_models import timm_model
 
 import archdsl
 from archdsl.backends.parity import parity_of
-from archdsl.latency.clock.intervals import paired_ratio
-from archdsl.latency.stand_in import stand_in_weights
-from archdsl.spec.lower import lower
+from archdsl.language.architecture.lower import lower
+from archdsl.latency.statistics import paired_ratio
+from archdsl.runtimes.placeholder_weights import placeholder_weights
 
 SWIN_T, SWIN_B = "swin_tiny_patch4_window7_224", "swin_base_patch4_window7_224"
 Run = Callable[[], object]
@@ -117,7 +117,7 @@ def swin_b_runs(runtime: str, batch: int, threads: int) -> dict[str, Run]:
 
 def our_run(runtime: str, spec: str, images: torch.Tensor, threads: int, weights: dict[str, Any] | None = None) -> Run:
     if weights is None:
-        weights = stand_in_weights(lower(archdsl.load(spec)))
+        weights = placeholder_weights(lower(archdsl.load(spec)))
     if runtime in ("torch", "compile"):
         return torch_run(archdsl.build(spec, weights, deploy=True), images, compiled=runtime == "compile")
     with tempfile.TemporaryDirectory() as folder:

@@ -25,13 +25,12 @@ from torch import fx, nn
 
 import archdsl
 from archdsl.backends.onnx import model as onnx_model
-from archdsl.backends.parity import Parity, parity_of
+from archdsl.backends.parity import Parity, parity_of, probe_images
 from archdsl.backends.precision import PRECISIONS
-from archdsl.backends.probe import probe_images
 from archdsl.backends.torch import fx as torch_fx
 from archdsl.compiler import deploy, identity
+from archdsl.language.architecture.model import Spec
 from archdsl.passes.network import Network
-from archdsl.spec.model import Spec
 
 SPECS = Path(__file__).parents[1] / "specs"
 HEAD = ("network", "precision", "runtime", "max error", "cosine", "top-1", "gate")

@@ -21,23 +21,25 @@ from pathlib import Path
 import numpy as np
 import optuna
 
-from archdsl.spec import load_space
+from archdsl.language import load_space
 from archdsl.study.campaign import Campaign
-from archdsl.study.halving import Halving
+from archdsl.study.config import StudyConfig
+from archdsl.study.early_stopping import SuccessiveHalving
 from archdsl.study.objectives import chosen
-from archdsl.study.plan import Plan
 from archdsl.study.record import Record
-from archdsl.study.table import Row, Table, TabularAssessor
+from archdsl.study.tabular import Table, TableRow, TabularAssessor
 
 OBJECTIVES = chosen((), ("accuracy", "latency"))
 
 
-def studied(table: Table, task: str, sampler: str, seed: int, halving: Halving | None, trials: int) -> Sequence[Record]:
+def studied(
+    table: Table, task: str, sampler: str, seed: int, halving: SuccessiveHalving | None, trials: int
+) -> Sequence[Record]:
     """The trials of one study."""
     space = load_space(table.name)
     seeds = np.random.default_rng(seed).choice(table.tasks[task]["seeds"], 2, replace=False).tolist()
-    assessor = TabularAssessor(space, OBJECTIVES, table, task=task, seeds=seeds, halving=halving)
-    plan = Plan(table.name, OBJECTIVES, trials, seed, sampler)
+    assessor = TabularAssessor(space, OBJECTIVES, table, task=task, seeds=seeds, early_stopping=halving)
+    plan = StudyConfig(table.name, OBJECTIVES, trials, seed, sampler)
     return (
         Campaign(space, plan, assessor, optuna.storages.InMemoryStorage(), num_distinct=len(table.rows)).run().records
     )
@@ -47,19 +49,19 @@ def totals(records: Sequence[Record], table: Table, task: str) -> tuple[int, flo
     """(epochs paid for, hypervolume) of a whole study."""
     trained = [record for record in records if record.accuracy is not None and record.duplicate_of is None]
     epochs = sum(record.accuracy.epochs * len(record.accuracy.seeds) for record in trained if record.accuracy)
-    rows = [table.row(record.picks) for record in trained if record.state == "complete"]
+    rows = [table.row(record.assignment) for record in trained if record.state == "complete"]
     return epochs, table.hypervolume(rows, task, OBJECTIVES)
 
 
 def epochs_until(records: Sequence[Record], table: Table, task: str, goals: Sequence[float]) -> list[float]:
     """Epochs paid until each goal; nan where it was not reached."""
-    found, spent, rows = [float("nan")] * len(goals), 0, list[Row]()
+    found, spent, rows = [float("nan")] * len(goals), 0, list[TableRow]()
     for record in records:
         if record.accuracy is None or record.duplicate_of is not None:
             continue
         spent += record.accuracy.epochs * len(record.accuracy.seeds)
         if record.state == "complete":
-            rows.append(table.row(record.picks))
+            rows.append(table.row(record.assignment))
             volume = table.hypervolume(rows, task, OBJECTIVES)
             found = [spent if old != old and volume >= goal else old for old, goal in zip(found, goals, strict=True)]
     return found
@@ -77,7 +79,7 @@ def main() -> None:
     parser.add_argument("--trials", default="16,48")
     options = parser.parse_args()
     table = Table.load("quickstart", options.table)
-    halving = Halving(table.tasks[options.task]["epochs"], options.first, options.eta)
+    halving = SuccessiveHalving(table.tasks[options.task]["epochs"], options.first, options.eta)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     print(
         f"task {options.task}: {halving.epochs} epochs, rungs {halving.rungs}, eta {halving.eta}, {options.seeds} seeds"
@@ -87,7 +89,7 @@ def main() -> None:
     def pairs(sampler: str, trials: int) -> list[tuple[Sequence[Record], Sequence[Record]]]:
         """For each seed the study without early stopping and the one with it."""
 
-        def one(seed: int, how: Halving | None) -> Sequence[Record]:
+        def one(seed: int, how: SuccessiveHalving | None) -> Sequence[Record]:
             return studied(table, options.task, sampler, seed, how, trials)
 
         return [(one(seed, None), one(seed, halving)) for seed in range(options.seeds)]

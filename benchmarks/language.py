@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from archdsl.compiler import cost
-from archdsl.spec.load import load
+from archdsl.language.architecture.load import load
 
 SPEC = Path(__file__).parents[1] / "specs" / "swin_b.yaml"
 

@@ -1,5 +1,5 @@
 """The table of search/quickstart.yaml: every network of the space, really trained and timed, so that whole searches can
-be replayed in milliseconds (`archdsl.study.table`).
+be replayed in milliseconds (`archdsl.study.tabular`).
 
 Three phases. All may be killed at any time: the same command goes on.
 
@@ -44,8 +44,8 @@ from typing import Any
 
 import archdsl
 from archdsl import compiler
-from archdsl.latency import Target
-from archdsl.spec import Space, Spec, load_space
+from archdsl.language import Space, Spec, load_space
+from archdsl.runtimes.target import Target
 from archdsl.training import Data, JsonLines, Recipe, parse_recipe, parse_source
 
 SPACE = Path(__file__).resolve().parent.parent / "search" / "quickstart.yaml"
@@ -80,16 +80,16 @@ def space() -> Space:
 
 @cache
 def networks() -> tuple[list[dict[str, int]], list[int], list[str]]:
-    """(picks of each different network, for every setting the index of its network, hash of each network)."""
+    """(assignment of each different network, for every assignment the index of its network, hash of each network)."""
     found: dict[str, int] = {}
-    picks, settings = [], []
+    assignment, settings = [], []
     for setting in space().iterate():
         key = compiler.identity(space().spec(setting))
         if key not in found:
             found[key] = len(found)
-            picks.append(setting)
+            assignment.append(setting)
         settings.append(found[key])
-    return picks, settings, list(found)
+    return assignment, settings, list(found)
 
 
 def spec_of(network: int) -> Spec:
@@ -97,9 +97,9 @@ def spec_of(network: int) -> Spec:
 
 
 def key_of(task: str, network: int, seed: int) -> str:
-    """What a run is kept by: the picks and not the hash, so that a change of the hash loses no training."""
-    picks = " ".join(f"{name}={index}" for name, index in networks()[0][network].items())
-    return f"{task} | {picks} | seed={seed}"
+    """What a run is kept by: the assignment and not the hash, so that a change of the hash loses no training."""
+    assignment = " ".join(f"{name}={index}" for name, index in networks()[0][network].items())
+    return f"{task} | {assignment} | seed={seed}"
 
 
 # --- training ---------------------------------------------------------------------------------------------------------
@@ -156,10 +156,10 @@ def target_of_space() -> Target:
 
 
 def time_all(out: Path, passes: int, budget_s: float, most: int | None) -> None:
+    from archdsl.language.architecture.load import load
     from archdsl.latency import close_workers, compare
-    from archdsl.latency.expected import reference_of
-    from archdsl.latency.networks import artefact_of
-    from archdsl.spec.load import load
+    from archdsl.runtimes.export import artefact_of
+    from archdsl.runtimes.reference import reference_of
 
     target = target_of_space()
     known = JsonLines(out / "timings.jsonl")
@@ -210,31 +210,40 @@ def timed(out: Path) -> Iterator[dict[str, Any]]:
 
 def write(out: Path, to: Path) -> None:
     """The table and its sidecar. Every round of training must be complete, and every network timed three times."""
-    picks, settings, hashes = networks()
+    assignment, settings, hashes = networks()
     known = JsonLines(out / "trainings.jsonl")
-    rounds = [(t, s) for t, s in ROUNDS if all(known.get(key_of(t, n, s)) is not None for n in range(len(picks)))]
+    rounds = [(t, s) for t, s in ROUNDS if all(known.get(key_of(t, n, s)) is not None for n in range(len(assignment)))]
     for task in TASKS:
         if sum(task == name for name, _ in rounds) < 2:
             raise SystemExit(f"the task {task} is not trained with two seeds yet: run --train")
     groups = list(timed(out))
     anchor_ms = median(group["anchor_ms"] for group in groups)
-    ratios: list[list[float]] = [[] for _ in picks]
+    ratios: list[list[float]] = [[] for _ in assignment]
     for group in groups:
         for network, ratio in zip(group["networks"], group["ratios"], strict=True):
             ratios[network].append(ratio)
     if min(map(len, ratios)) < 3:
         raise SystemExit(f"some networks were timed {min(map(len, ratios))} times, not 3: run --time")
     columns = [f"{t}_s{s}_e{e + 1}" for t, s in rounds for e in range(TASKS[t].parsed().epochs)]
-    knobs = space().knobs
-    head = ["network", *(knob.name for knob in knobs), "params", "macs", "latency_ms", "low_ms", "high_ms", *columns]
+    choices = space().choices
+    head = [
+        "network",
+        *(choice.name for choice in choices),
+        "params",
+        "macs",
+        "latency_ms",
+        "low_ms",
+        "high_ms",
+        *columns,
+    ]
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow(head)
-    for network, setting in enumerate(picks):
+    for network, setting in enumerate(assignment):
         cost = compiler.cost(spec_of(network))
         times = [anchor_ms * ratio for ratio in ratios[network]]
         accuracies = [a for t, s in rounds for a in (known.get(key_of(t, network, s)) or {})["accuracies"]]
-        labels = [knob.options[setting[knob.name]] for knob in knobs]
+        labels = [choice.labels[setting[choice.name]] for choice in choices]
         shown = [f"{ms:.5f}" for ms in (median(times), min(times), max(times))]
         lines.writerow(
             [hashes[network][:16], *labels, cost.params, cost.macs, *shown, *(f"{a:.6f}" for a in accuracies)]
@@ -244,7 +253,7 @@ def write(out: Path, to: Path) -> None:
         "format": 1,
         "name": space().name,
         "space": SPACE.name,
-        "knobs": {knob.name: list(knob.options) for knob in knobs},
+        "knobs": {choice.name: list(choice.labels) for choice in choices},
         "settings": settings,
         "tasks": {
             name: {
@@ -257,7 +266,7 @@ def write(out: Path, to: Path) -> None:
                     sum(
                         (known.get(key_of(name, n, s)) or {})["seconds"]
                         for t, s in rounds
-                        for n in range(len(picks))
+                        for n in range(len(assignment))
                         if t == name
                     )
                 ),
@@ -284,7 +293,7 @@ def write(out: Path, to: Path) -> None:
     packed = gzip.compress(text.getvalue().encode(), compresslevel=9, mtime=0)
     (to / f"{space().name}.csv.gz").write_bytes(packed)
     (to / f"{space().name}.json").write_text(json.dumps(about, indent=1, sort_keys=False) + "\n")
-    print(f"{len(picks)} networks, {len(columns)} accuracies of each, {len(packed) / 1e3:.0f} kB -> {to}")
+    print(f"{len(assignment)} networks, {len(columns)} accuracies of each, {len(packed) / 1e3:.0f} kB -> {to}")
 
 
 def main() -> None:

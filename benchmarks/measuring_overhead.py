@@ -1,10 +1,10 @@
 """What measuring a network costs beyond its timed runs, and on what it is spent.
 
-`MeasuredLatency` is called again and again, as a search does: weights, the ONNX file, PyTorch's answer, then a warm
-worker that loads the file, checks its output and takes the time in several sittings. The overhead of a call is its
+`LatencyEvaluator` is called again and again, as a search does: weights, the ONNX file, PyTorch's answer, then a warm
+worker that loads the file, checks its output and measures it in several sessions. The overhead of a call is its
 seconds less those of its timed runs, so noise that makes runs slow does not count, and what makes everything else slow
 does. Medians over the calls; the first call, which starts the worker, is left out. A contended timing is taken again by
-`MeasuredLatency`; only the first measurement of each call counts.
+`LatencyEvaluator`; only the first measurement of each call counts.
 
 Run: python benchmarks/measuring_overhead.py [--spec swin_t] [--calls 7] [--seconds 2] [--json]
 """
@@ -18,9 +18,10 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from archdsl.latency import Target, Worker
-from archdsl.spec.load import load
-from archdsl.study.measured import MeasuredLatency
+from archdsl.language.architecture.load import load
+from archdsl.latency import Worker
+from archdsl.runtimes.target import Target
+from archdsl.study.latency_evaluator import LatencyEvaluator
 
 LIMIT_S = 2.0
 
@@ -41,7 +42,7 @@ class WatchedWorker(Worker):
         parts = {
             "loading": steps["loading"],
             "checking against PyTorch": steps["checking"],
-            "warming up, loading for later sittings": steps["timing"] - runs,
+            "warming up, loading for later sessions": steps["timing"] - runs,
             "messages and the rest of the job": ended - begun - sum(steps.values()),
             "timed runs": runs,
         }
@@ -49,7 +50,7 @@ class WatchedWorker(Worker):
         return reply
 
 
-def one_call(latency: MeasuredLatency, worker: WatchedWorker, name: str) -> dict[str, float]:
+def one_call(latency: LatencyEvaluator, worker: WatchedWorker, name: str) -> dict[str, float]:
     """Seconds of each part of one measurement."""
     worker.jobs.clear()
     spec = load(name)
@@ -69,7 +70,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with WatchedWorker() as worker:
-        latency = MeasuredLatency(Target(options.on), budget_s=options.seconds, worker=worker)
+        latency = LatencyEvaluator(Target(options.on), budget_s=options.seconds, worker=worker)
         one_call(latency, worker, options.spec)
         calls = [one_call(latency, worker, options.spec) for _ in range(options.calls)]
     found = {part: statistics.median(call[part] for call in calls) for part in calls[0]}

@@ -20,7 +20,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 from paired import compare
 
-from archdsl.backends.onnx.ops import token_index
+from archdsl.backends.onnx.emitters.tokens import token_index
 from archdsl.ir.order import Groups2x2, Order, Raster, Windows
 
 DRAW = np.random.default_rng(0)

@@ -23,13 +23,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from archdsl.latency import Target, TimingCache, close_workers
-from archdsl.latency.clock.machine import cpu_name, load_average
+from archdsl.events import Event, Step
+from archdsl.language import load_space
+from archdsl.latency import TimingCache, close_workers
+from archdsl.latency.predictor.holdout import Checked, check, hold_out
 from archdsl.latency.predictor.networks import networks_of
-from archdsl.report.prediction import Forecast, forecast
-from archdsl.report.prediction_check import Checked, check, hold_out
+from archdsl.latency.predictor.predictions import Forecast, forecast
 from archdsl.report.prediction_rows import checked_json
-from archdsl.spec import load_space
+from archdsl.runtimes.target import Target, resolve
+from archdsl.telemetry.cpu import cpu_name, load_average
 
 SPACE = "search/swin_free_imagenet.yaml"
 REHEARSAL = {"space": "quickstart", "sample": 12, "held_out": 4, "networks": 3, "segment_s": 0.02, "network_s": 0.03}
@@ -46,7 +48,7 @@ def main() -> None:
         held = hold_out(made, options.held_out, seed=options.seed)
         if len(held) < options.held_out:
             sys.exit(f"only {len(held)} networks are left to hold out, {options.held_out} are wanted: raise --sample")
-        found = check(made, held, target, budget_s=options.network_s, attempts=options.attempts, say=say)
+        found = check(made, held, target, budget_s=options.network_s, attempts=options.attempts, on_event=show)
     finally:
         close_workers()
     facts = facts_of(made, found, target, time.monotonic() - start, load)
@@ -75,12 +77,13 @@ def read_options() -> argparse.Namespace:
     return options
 
 
-def say(message: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {message}", file=sys.stderr, flush=True)
+def show(event: Event) -> None:
+    if isinstance(event, Step):
+        print(f"{time.strftime('%H:%M:%S')} {event.text}", file=sys.stderr, flush=True)
 
 
 def predicted(options: argparse.Namespace, target: Target, cache: TimingCache) -> Forecast:
-    say(f"drawing {options.sample} networks of {options.space}")
+    show(Step(f"drawing {options.sample} networks of {options.space}"))
     networks = networks_of(load_space(options.space), sample=options.sample, seed=options.seed)
     return forecast(
         networks,
@@ -90,7 +93,7 @@ def predicted(options: argparse.Namespace, target: Target, cache: TimingCache) -
         most_segments=options.segments,
         segment_s=options.segment_s,
         network_s=options.network_s,
-        say=say,
+        on_event=show,
     )
 
 
@@ -101,7 +104,7 @@ def facts_of(made: Forecast, found: Checked, target: Target, seconds: float, loa
         predictor.predict(network.spec)
     return {
         "target": target.as_json(),
-        "fingerprint": target.fingerprint(),
+        "fingerprint": resolve(target).fingerprint,
         "machine": cpu_name(),
         "load_average_at_start": load,
         "seconds": seconds,

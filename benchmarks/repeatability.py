@@ -25,9 +25,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from archdsl.latency import Target, Worker, artefact_of, measure
-from archdsl.latency.clock.machine import pin_to
-from archdsl.spec.load import load
+from archdsl.language.architecture.load import load
+from archdsl.latency import Worker, measure
+from archdsl.runtimes.export import artefact_of
+from archdsl.runtimes.target import Target
+from archdsl.telemetry.cpu import pin_to
 
 BUSY = "while True: pass"
 FLAGGED_SPEC, FLAGGED_SECONDS = "micro_swin", 0.5

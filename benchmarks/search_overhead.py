@@ -35,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from fake_study import FakeTraining, fake_campaign, fake_space
 from postgres import server
 
-from archdsl.spec import Space
+from archdsl.language import Space
 from archdsl.study.campaign import Campaign
 from archdsl.study.events import TrialEnded
 from archdsl.study.storage.opening import forget_study, masked, open_storage
@@ -153,7 +153,7 @@ def of(storage: str | None, folder: Path, trials: int, sampler: str, space: Spac
         sampler=sampler,
         space=space,
         storage=storage,
-        listen=clock.listen,
+        on_event=clock.listen,
     )
 
 
@@ -162,14 +162,14 @@ def filled(storage: str | None, folder: Path, mark: int, sampler: str, space: Sp
     real = min(50, mark - last)
     campaign = of(storage, folder, real, sampler, space, Clock())
     campaign.run()
-    study = campaign._study
+    study = campaign._store.study
     originals = [trial for trial in study.get_trials() if trial.state.name == "COMPLETE"]
     first = len(study.get_trials(deepcopy=False))
     database = getattr(study._storage, "_backend", None)
     if isinstance(database, optuna.storages.RDBStorage) and database.engine.name == "postgresql":
         copy_within(database, study._study_id, [trial.number for trial in originals], range(first, mark - last))
         return
-    with campaign._turns.together():
+    with campaign._store.batch():
         for index in range(first, mark - last):
             trial = originals[index % len(originals)]
             attributes = {**trial.user_attrs, "archdsl:hash": f"{trial.user_attrs['archdsl:hash']}-{index}"}
@@ -222,9 +222,9 @@ def measured(
 ) -> Clock:
     clock = Clock(now)
     campaign = of(storage, folder, trials, sampler, space, clock)
-    campaign._trials._picks = clock.asks(campaign._trials._picks)  # type: ignore[method-assign]
+    campaign._trials._assignment = clock.asks(campaign._trials._assignment)  # type: ignore[method-assign]
     campaign._sampler = clock.asks(campaign._sampler)  # type: ignore[method-assign]
-    campaign._study.ask = clock.asks(campaign._study.ask)  # type: ignore[method-assign]
+    campaign._store.study.ask = clock.asks(campaign._store.study.ask)  # type: ignore[method-assign]
     assessor = campaign.assessor
     assessor.latencies = {target: clock.pays(take) for target, take in assessor.latencies.items()}
     assessor.accuracy = clock.pays(assessor.accuracy)

@@ -33,13 +33,13 @@ from statistics import fmean
 import numpy as np
 import optuna
 
-from archdsl.spec import Space, load_space
-from archdsl.study.candidate import Foreseen
+from archdsl.language import Space, load_space
+from archdsl.study.candidate import KnownCosts
 from archdsl.study.objectives import Objective, chosen
 from archdsl.study.proposals.parameters import suggest, value_of
 from archdsl.study.proposals.proposer import Proposer
 from archdsl.study.record import Record
-from archdsl.study.table import Row, Table, TabularAssessor
+from archdsl.study.tabular import Table, TableRow, TabularAssessor
 
 GOALS = (0.90, 0.95, 0.99)
 MOST_ASKED = 2000
@@ -93,7 +93,7 @@ def course(job: tuple[Race, str, int]) -> Course:
     _, table, objectives = ground(race)
     pairs = sorted(table.tasks[race.task]["seeds"])
     seen = tuple(random.Random(f"{race.task} {seed}").sample(pairs, 2))
-    rows: list[Row] = []
+    rows: list[TableRow] = []
     volumes: list[float] = []
     asked: list[int] = []
     begun = time.perf_counter()
@@ -108,47 +108,49 @@ def course(job: tuple[Race, str, int]) -> Course:
     return Course(name, seed, tuple(volumes), tuple(asked), (time.perf_counter() - begun) / asked[-1])
 
 
-def _values(race: Race, row: Row, seen: tuple[int, ...]) -> list[float]:
+def _values(race: Race, row: TableRow, seen: tuple[int, ...]) -> list[float]:
     """What a study is told about a network."""
     _, _, objectives = ground(race)
     accuracy = row.accuracy(race.task, seeds=seen)
     return [accuracy if o.name == "accuracy" else row.value(o.name, race.task) for o in objectives]
 
 
-def _ours(race: Race, seed: int, seen: tuple[int, ...], *, blind: bool) -> Iterator[Row]:
+def _ours(race: Race, seed: int, seen: tuple[int, ...], *, blind: bool) -> Iterator[TableRow]:
     space, table, objectives = ground(race)
     assessor = TabularAssessor(space, objectives, table, task=race.task, seeds=seen)
 
-    def counted(picks: Mapping[str, int]) -> Foreseen:
-        known = assessor.foresee(picks)
-        return Foreseen(known.hash, {name: known.values[name] for name in ("params", "macs")})
+    def counted(assignment: Mapping[str, int]) -> KnownCosts:
+        known = assessor.known_costs(assignment)
+        return KnownCosts(known.hash, {name: known.values[name] for name in ("params", "macs")})
 
-    proposer = Proposer(space, objectives, counted if blind else assessor.foresee, seed=seed)
+    proposer = Proposer(space, objectives, counted if blind else assessor.known_costs, seed=seed)
     records: list[Record] = []
-    queue = [start.picks for start in space.start] if race.starts else []
+    queue = [start.assignment for start in space.start] if race.starts else []
     while True:
-        picks = queue.pop(0) if queue else proposer.propose(records, len(records))
-        if picks is None:
+        assignment = queue.pop(0) if queue else proposer.propose(records, len(records))
+        if assignment is None:
             return
-        row = table.row(picks)
+        row = table.row(assignment)
         values = tuple(_values(race, row, seen))
         records.append(
-            Record(len(records), "complete", picks, row.hash, params=row.params, macs=row.macs, values=values)
+            Record(len(records), "complete", assignment, row.hash, params=row.params, macs=row.macs, values=values)
         )
         yield row
 
 
-def _optuna(race: Race, name: str, seed: int, seen: tuple[int, ...]) -> Iterator[Row]:
+def _optuna(race: Race, name: str, seed: int, seen: tuple[int, ...]) -> Iterator[TableRow]:
     space, table, objectives = ground(race)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         study = optuna.create_study(sampler=OPTUNA[name](seed), directions=[o.direction for o in objectives])
         for start in space.start if race.starts else ():
-            study.enqueue_trial({knob.name: value_of(knob, start.picks[knob.name]) for knob in space.knobs})
+            study.enqueue_trial(
+                {choice.name: value_of(choice, start.assignment[choice.name]) for choice in space.choices}
+            )
         while True:
             trial = study.ask()
-            row = table.row({knob.name: suggest(trial, knob) for knob in space.knobs})
+            row = table.row({choice.name: suggest(trial, choice) for choice in space.choices})
             study.tell(trial, _values(race, row, seen))
             yield row
 

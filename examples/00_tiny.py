@@ -11,10 +11,12 @@ from pathlib import Path
 
 import archdsl
 from archdsl.ir.graph import Graph
-from archdsl.latency import Artefact, Target, close_workers, compare
-from archdsl.passes.settle_reorders import data_moving_reorders
-from archdsl.spec import Spec, loads
-from archdsl.spec.lower import lower
+from archdsl.language import Spec, loads
+from archdsl.language.architecture.lower import lower
+from archdsl.latency import close_workers, compare
+from archdsl.passes.propagate_layouts import data_moving_reorders
+from archdsl.runtimes.artefact import Artefact
+from archdsl.runtimes.target import Target
 from archdsl.training import parse_recipe, parse_source, train
 
 # 1. An architecture is text. Swin shifts its windows in every other block, so that windows learn of one another.

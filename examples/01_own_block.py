@@ -1,6 +1,7 @@
 """A block of your own: fields, one `lower`, and the language knows it, with its errors and its schema.
 
-The block is a gated MLP over channels after a depthwise convolution. Nothing in archdsl is changed for it.
+The block is an MLP over channels after a depthwise convolution. It imports `archdsl.plugins` alone, the module whose
+names stay where they are; nothing in archdsl is changed for it.
 Run: python examples/01_own_block.py
 With the command line: archdsl --plugin examples/01_own_block.py check my_net.yaml
 """
@@ -10,14 +11,20 @@ from __future__ import annotations
 import torch
 
 import archdsl
-from archdsl.blocks import Block, Flow, register
-from archdsl.blocks.fields import ActivationName, Kernel
-from archdsl.blocks.flow import as_planes, as_tokens
-from archdsl.blocks.pieces import mlp, norm, residual
-from archdsl.errors import ArchError
-from archdsl.ir.graph import Scope
-from archdsl.ops import Conv2d
-from archdsl.spec import loads
+from archdsl.plugins import (
+    ActivationName,
+    Block,
+    Flow,
+    Kernel,
+    Scope,
+    as_planes,
+    as_tokens,
+    mlp,
+    norm,
+    ops,
+    register,
+    residual,
+)
 
 
 @register("local")
@@ -31,7 +38,7 @@ class LocalBlock(Block):
     def lower(self, g: Scope, flow: Flow) -> Flow:
         x = as_planes(g, flow.x)
         dim = x.type.channels
-        local = g.add(Conv2d(dim, dim, self.kernel, padding=self.kernel // 2, groups=dim), x, name="local")
+        local = g.add(ops.Conv2d(dim, dim, self.kernel, padding=self.kernel // 2, groups=dim), x, name="local")
         y = as_tokens(g, residual(g, x, local, None))
         y = norm(g, y, "layer", axis="channel", eps=1e-5, name="norm")
         return flow.to(residual(g, x, as_planes(g, mlp(g, y, self.mlp_ratio, self.act)), None))
@@ -49,6 +56,9 @@ head: {type: classifier, classes: 10}
 
 
 def main() -> None:
+    from archdsl.errors import ArchError  # the block needs neither; this script shows what has become of it
+    from archdsl.language import loads
+
     spec = loads(NET, "local_then_swin.yaml")
     print(f"{spec.name}: {archdsl.cost(spec).params:,} parameters, {archdsl.cost(spec).macs:,} MACs")
 

@@ -9,11 +9,12 @@ import tempfile
 from pathlib import Path
 
 import archdsl
-from archdsl.latency import Target, close_workers, compare
-from archdsl.latency.networks import artefact_of
-from archdsl.passes.settle_reorders import data_moving_reorders
-from archdsl.spec import Spec
-from archdsl.spec.lower import lower
+from archdsl.language import Spec
+from archdsl.language.architecture.lower import lower
+from archdsl.latency import close_workers, compare
+from archdsl.passes.propagate_layouts import data_moving_reorders
+from archdsl.runtimes.export import artefact_of
+from archdsl.runtimes.target import Target
 
 # One stage-3 block pair less than the paper's, at 112 pixels, so that the example is quick.
 SMALLER = {"stages.2.depth": 4, "input.size": 112}

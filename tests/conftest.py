@@ -4,13 +4,33 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import ipaddress
 import resource
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+
+
+def refuse_public_addresses(connect: Callable[..., Any]) -> Callable[..., Any]:
+    """No test needs the network: a connection from its process to a public address fails."""
+
+    def checked(self: socket.socket, address: object) -> Any:
+        if isinstance(address, tuple):
+            with suppress(ValueError):  # a name: what it resolves to is connected to by its address
+                if ipaddress.ip_address(str(address[0]).split("%")[0]).is_global:
+                    raise PermissionError(f"a test connects to {address[0]}")
+        return connect(self, address)
+
+    return checked
+
+
+socket.socket.connect = refuse_public_addresses(socket.socket.connect)  # type: ignore[method-assign]
 
 MUCH_MEMORY_MIB = 1500
 """Beyond this, what a test left behind is collected before the next begins."""

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from archdsl.compiler import cost, identity
+from archdsl.language import Space, Spec, loads_space
 from archdsl.latency import Timing
-from archdsl.spec import Space, Spec, loads_space
 from archdsl.study.campaign import Campaign
 from archdsl.study.candidate import Assessor
+from archdsl.study.config import StudyConfig
 from archdsl.study.objectives import chosen
-from archdsl.study.plan import Plan
 from archdsl.study.storage.opening import open_storage
-from archdsl.study.storage.owner import owner
+from archdsl.study.storage.process_identity import this_process
 from archdsl.training import Accuracy
 
 SPACE = """
@@ -123,7 +123,9 @@ def fake_campaign(
     objectives = more.pop("objectives", None) or chosen(["latency"], ["accuracy", "latency"])
     time_limit_s, fixed = more.pop("time_limit_s", None), more.pop("fixed", None)
     patience = more.pop("patience", None)
-    plan = Plan("fake", objectives, trials, seed, sampler, time_limit_s=time_limit_s, fixed=fixed, patience=patience)
+    config = StudyConfig(
+        "fake", objectives, trials, seed, sampler, time_limit_s=time_limit_s, fixed=fixed, patience=patience
+    )
     bounds = {name: getattr(space.constraints, name) for name in type(space.constraints).model_fields}
     assessor = assessor or Assessor(
         space,
@@ -133,9 +135,9 @@ def fake_campaign(
         accuracy=training or FakeTraining(),
         seed=seed,
     )
-    return Campaign(space, plan, assessor, open_storage(storage or Path(folder) / "study.journal"), **more)
+    return Campaign(space, config, assessor, open_storage(storage or Path(folder) / "study.journal"), **more)
 
 
 def long_ago() -> str:
     """How `owner` says of a process that it started with this machine."""
-    return f"{str(owner()['started']).partition(':')[0]}:0"
+    return f"{str(this_process()['started']).partition(':')[0]}:0"

@@ -11,7 +11,7 @@ from pathlib import Path
 from random import Random
 
 from archdsl.compiler import cost, identity
-from archdsl.spec import Space, load_space
+from archdsl.language import Space, load_space
 
 SEEDS = (0, 1, 2)
 EPOCHS = 9
@@ -24,38 +24,38 @@ def quickstart() -> Space:
 
 @cache
 def distinct() -> tuple[list[dict[str, int]], list[int], list[str]]:
-    """Picks of each network, the network of each setting, hash of each network."""
+    """Assignment of each network, the network of each assignment, hash of each network."""
     found: dict[str, int] = {}
-    picks, settings = [], []
+    assignment, settings = [], []
     for setting in quickstart().iterate():
         key = identity(quickstart().spec(setting, check=False))
         if key not in found:
             found[key] = len(found)
-            picks.append(setting)
+            assignment.append(setting)
         settings.append(found[key])
-    return picks, settings, list(found)
+    return assignment, settings, list(found)
 
 
 def write_fake_table(folder: Path, name: str = "fake", noise: float = 0.01) -> Path:
     """Accuracy grows with width, depth and connected windows, and over the epochs; latency is that of the MACs."""
-    space, (picks, settings, hashes) = quickstart(), distinct()
-    head = ["network", *(knob.name for knob in space.knobs), "params", "macs", "latency_ms", "low_ms", "high_ms"]
+    space, (assignment, settings, hashes) = quickstart(), distinct()
+    head = ["network", *(choice.name for choice in space.choices), "params", "macs", "latency_ms", "low_ms", "high_ms"]
     head += [f"toy_s{seed}_e{epoch}" for seed in SEEDS for epoch in range(1, EPOCHS + 1)]
     with gzip.open(folder / f"{name}.csv.gz", "wt", newline="") as file:
         lines = csv.writer(file)
         lines.writerow(head)
-        for index, setting in enumerate(picks):
+        for index, setting in enumerate(assignment):
             counts = cost(space.spec(setting, check=False))
             ms = 0.1 + counts.macs / 4e6 + 0.05 * (setting["stages.0.depth"] + setting["stages.1.depth"])
             curves = [f"{accuracy(setting, seed, e, noise):.5f}" for seed in SEEDS for e in range(1, EPOCHS + 1)]
-            labels = [knob.options[setting[knob.name]] for knob in space.knobs]
+            labels = [choice.labels[setting[choice.name]] for choice in space.choices]
             lines.writerow([hashes[index], *labels, counts.params, counts.macs, ms, 0.98 * ms, 1.02 * ms, *curves])
     task = {"data": {}, "recipe": {}, "epochs": EPOCHS, "seeds": list(SEEDS), "num_val_independent": 512}
     target = {"runtime": "onnxruntime", "device": "cpu", "precision": "fp32", "batch": 8, "threads": 1}
     about = {
         "format": 1,
         "name": name,
-        "knobs": {knob.name: list(knob.options) for knob in space.knobs},
+        "knobs": {choice.name: list(choice.labels) for choice in space.choices},
         "settings": settings,
         "tasks": {"toy": task},
         "latency": {"target": target, "passes": 3, "runtime_version": "0", "device_name": "none"},

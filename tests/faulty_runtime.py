@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from archdsl.latency.runtimes import Runtime
+from archdsl.runtimes.protocol import Runtime
 
 
 def segfault():
@@ -82,7 +82,7 @@ def library_out_of_memory():
 
 
 def write_into_the_socket():
-    os.write(int(sys.argv[2]), b"hello, is this a frame? " * 10)
+    os.write(int(sys.argv[3]), b"hello, is this a frame? " * 10)
     time.sleep(60)
 
 
@@ -164,10 +164,10 @@ class Faulty(Runtime):
     def device_name(self, device):
         return "a device for tests"
 
-    def load(self, artefact, target):
+    def load(self, artefact, config):
         fault, _, argument = artefact.text.partition(": ")
         MENU.get(fault, lambda *_: None)(*([argument] if argument else []))
-        return Network(fault, target.batch, argument)
+        return Network(fault, config.batch, argument)
 
 
 RUNTIME = Faulty()

@@ -4,29 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from archdsl.blocks import Block, Flow, part
-from archdsl.blocks.flow import as_tokens
-from archdsl.blocks.part import Head, Part
-from archdsl.blocks.pieces import mlp, residual, self_attention
 from archdsl.errors import RuleBroken
 from archdsl.ir.graph import Scope
 from archdsl.ir.order import Groups2x2, Planes, Raster, Windows
-from archdsl.ops import (
-    Activation,
-    Add,
-    Affine,
-    Dropout,
-    DropPath,
-    LayerNorm,
-    Linear,
-    MeanPool,
-    MergeGroups,
-    Reorder,
-    ShiftMask,
-    Slice,
-    TokenAffine,
-    TokenBatchNorm,
-)
+from archdsl.ops.attention import ShiftMask
+from archdsl.ops.linear import Linear
+from archdsl.ops.norm import Affine, LayerNorm, TokenAffine, TokenBatchNorm
+from archdsl.ops.pointwise import Activation, Add, Dropout, DropPath
+from archdsl.ops.tokens import MeanPool, MergeGroups, Reorder, Slice
+from archdsl.parts import Block, part
+from archdsl.parts.flow import Flow, as_tokens
+from archdsl.parts.layers.sublayers import mlp, residual, self_attention
+from archdsl.parts.part import Head, Part
 
 
 class Numbered(Block):
@@ -90,6 +79,21 @@ class Carrying(Block):
         return Flow(g.add(Add(), x, g.add(Activation("gelu"), y)), {"carried": y}, flow.stages)
 
 
+class Growing(Block):
+    """As many layers as it is told, so that no two blocks have one form; each leaves its submodule and comes back."""
+
+    layers: int = 1
+
+    def lower(self, g: Scope, flow: Flow) -> Flow:
+        x = y = as_tokens(g, flow.x)
+        dim = x.type.channels
+        for index in range(self.layers):
+            inner = g.add(Linear(dim, dim), y, name=f"inner.first{index}")
+            outer = g.add(Linear(dim, dim), g.add(Activation("relu"), inner), name=f"outer{index}")
+            y = g.add(Add(), inner, g.add(Linear(dim, dim), outer, name=f"inner.second{index}"))
+        return flow.to(residual(g, x, y, 0.1))
+
+
 class Tapping(Head):
     """Reads the map after each stage."""
 
@@ -111,7 +115,7 @@ def _groups(flow: Flow) -> Groups2x2:
     return Groups2x2(order.height, order.width, Raster(-(-order.height // 2), -(-order.width // 2)))
 
 
-BLOCKS: dict[str, type[Part]] = {"numbered": Numbered, "wandering": Wandering, "carrying": Carrying}
+BLOCKS: dict[str, type[Part]] = {"numbered": Numbered, "wandering": Wandering, "carrying": Carrying, "growing": Growing}
 HEADS: dict[str, type[Part]] = {"tapping": Tapping}
 
 

@@ -53,7 +53,7 @@ def checked(g: Graph, weights: Mapping[str, np.ndarray] | None = None, **how: An
 
     graph = proto.graph
     assert [(o.domain, o.version) for o in proto.opset_import] == [
-        ("", how.get("opset", how.get("dialect", PLAIN).opset))
+        ("", how.get("opset", how.get("dialect", PLAIN).opset_for()))
     ]
     assert not {node.op_type for node in graph.node} & UNWANTED
     names = Counter([v.name for v in graph.input] + [t.name for t in graph.initializer])

@@ -8,28 +8,11 @@ from archdsl.ir.graph import Graph, Value
 from archdsl.ir.op import Op
 from archdsl.ir.order import Groups2x2, Order, Planes, Raster, Windows
 from archdsl.ir.types import TensorType
-from archdsl.ops import (
-    Activation,
-    Add,
-    AddPosition,
-    Attention,
-    BatchNorm,
-    Conv2d,
-    Dropout,
-    DropPath,
-    LayerNorm,
-    LayerScale,
-    Linear,
-    MeanPool,
-    MergeGroups,
-    PrependToken,
-    RelativePositionBias,
-    Reorder,
-    ShiftMask,
-    Slice,
-    TakeToken,
-    TokenBatchNorm,
-)
+from archdsl.ops.attention import Attention, RelativePositionBias, ShiftMask
+from archdsl.ops.linear import Conv2d, Linear
+from archdsl.ops.norm import BatchNorm, LayerNorm, TokenBatchNorm
+from archdsl.ops.pointwise import Activation, Add, Dropout, DropPath, LayerScale
+from archdsl.ops.tokens import AddPosition, MeanPool, MergeGroups, PrependToken, Reorder, Slice, TakeToken
 
 RASTER = Raster(4, 4)
 WINDOWS = Windows(4, 4, (2, 2))

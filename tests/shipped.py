@@ -11,24 +11,27 @@ from timm_references import images, telling
 from torch import fx, nn
 
 import archdsl
-from archdsl.spec.model import Spec
+from archdsl.language.architecture.model import Spec
 
 SPECS = Path(__file__).parents[1] / "specs"
 NAMES = sorted(path.stem for path in SPECS.glob("*.yaml"))
-FULL_MACS = 5_000_000_000
-"""Up to this size (Swin-T, DeiT-S, ConvNeXt-T) networks are run as they are; larger ones with fewer blocks."""
+FULL_MACS = 2_000_000_000
+"""Up to this size (the micro networks, DeiT-Ti) networks are run as they are; larger ones smaller."""
 BLOCKS = 2
-"""So many blocks of each stage are left of the larger ones: one with and one without shift. Widths and sizes stay."""
+"""So many blocks of each stage are left of the larger ones: one with and one without shift. Sizes stay."""
 
 
 @cache
 def at_test_size(name: str) -> Spec:
-    """The spec, or, when it is large, the same with BLOCKS blocks a stage."""
+    """The spec, or, when it is large, the same with BLOCKS blocks a stage and half the width, where heads allow it."""
     spec = archdsl.load(name)
     if spec.expect is None or spec.expect.macs is None or spec.expect.macs <= FULL_MACS:
         return spec
-    depths = {f"stages.{i}.depth": min(BLOCKS, len(stage.blocks)) for i, stage in enumerate(spec.stages)}
-    return archdsl.load(name, set=depths)
+    small: dict[str, int] = {f"stages.{i}.depth": min(BLOCKS, len(stage.blocks)) for i, stage in enumerate(spec.stages)}
+    heads = {f"stages.{i}.heads": stage["heads"] for i, stage in enumerate(spec.data["stages"]) if "heads" in stage}
+    if all(number % 2 == 0 for number in heads.values()):
+        small |= {path: number // 2 for path, number in heads.items()} | {"stem.dim": spec.data["stem"]["dim"] // 2}
+    return archdsl.load(name, set=small)
 
 
 @cache

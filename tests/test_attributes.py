@@ -10,8 +10,8 @@ import optuna
 import pytest
 from optuna.exceptions import UpdateFinishedTrialError
 
-from archdsl.study.storage.attributes import write_attributes
 from archdsl.study.storage.opening import open_storage
+from archdsl.study.storage.store import write_attributes
 
 VALUES: dict[str, Any] = {"a": 1, "b": {"c": [1.5, None]}, "d": "ü", "e": None}
 

@@ -15,24 +15,16 @@ from rich.console import Console
 
 from archdsl.cli.main import run
 from archdsl.errors import ArchError, BackendError, MeasureError, Problem, SpecError, at_argument
-from archdsl.latency import (
-    Artefact,
-    Comparison,
-    Ratio,
-    Reference,
-    Target,
-    TimingCache,
-    Worker,
-    close_workers,
-    compare,
-)
-from archdsl.latency.against import TimmNetwork, reference_network
+from archdsl.failures import failed, reason_of
+from archdsl.latency import Comparison, Ratio, TimingCache, Worker, close_workers, compare
 from archdsl.latency.cache.quarantine import Quarantine
-from archdsl.latency.clock.machine import Usage
-from archdsl.latency.clock.runs import Readings
-from archdsl.latency.failure import failed, reason_of
-from archdsl.latency.side_by_side import Standing, side_by_side
+from archdsl.latency.sampling import Samples
+from archdsl.latency.side_by_side import BenchmarkResult, side_by_side
 from archdsl.report.bench_table import bench_table, footnotes
+from archdsl.runtimes.artefact import Artefact, OutputShape, Reference
+from archdsl.runtimes.target import Target
+from archdsl.runtimes.timm_models import TimmNetwork, reference_network
+from archdsl.telemetry.cpu import Usage
 
 NULL = Target("null")
 
@@ -118,7 +110,9 @@ class Fake:
     def made(self, target: Target, folder: Path) -> tuple[Artefact, Reference | None]:
         if self.error is not None:
             raise self.error
-        return Artefact("null", self.name, (3, 4, 4), name=self.name, macs=1000, num_outputs=2), None
+        return Artefact(
+            "null", self.name, (3, 4, 4), name=self.name, macs=1000, outputs=(OutputShape("logits", (2,)),)
+        ), None
 
 
 class FakeRuntime:
@@ -149,7 +143,7 @@ class FakeRuntime:
             raise self.failing[name]
 
 
-def standings(*entrants: Fake) -> list[Standing]:
+def standings(*entrants: Fake) -> list[BenchmarkResult]:
     return side_by_side(entrants, NULL, Path("/nowhere"))
 
 
@@ -226,7 +220,7 @@ class Crashing(Worker):
         self.asked.append(names)
         if self.name in names:
             raise CRASH
-        quiet = Readings((1.0, 1.0), (1.0, 1.0), (0, 1), 1, 0.0, Usage(None, None, None))
+        quiet = Samples((1.0, 1.0), (1.0, 1.0), (0, 1), 1, 0.0, Usage(None, None, None))
         rest = {"runtime_version": "1", "environment": {}, "cores": None, "gpu": None}
         return {"readings": [quiet.as_json()] * len(names), "peak_memory_bytes": [None] * len(names), **rest}
 
@@ -237,7 +231,7 @@ def test_a_network_that_crashes_again_and_again_is_quarantined_by_a_bench_too(
     worker, cache = Crashing("bb"), TimingCache(tmp_path)
     monkeypatch.setattr("archdsl.latency.measurement.shared_worker", lambda target: worker)
 
-    def take(*names: str) -> list[Standing]:
+    def take(*names: str) -> list[BenchmarkResult]:
         return side_by_side([Fake(name) for name in names], NULL, tmp_path, cache=cache)
 
     a, b = take("a", "bb")
@@ -410,7 +404,7 @@ def test_its_logits_depend_on_the_image(timm: ModuleType) -> None:
 def test_exporting_without_its_package_names_it(
     timm: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("archdsl.latency.against.find_spec", lambda name: None)
+    monkeypatch.setattr("archdsl.runtimes.timm_models.find_spec", lambda name: None)
     with pytest.raises(MeasureError, match="needs the package onnxscript"):
         TimmNetwork("test_vit").made(Target("onnxruntime"), tmp_path)
 
@@ -420,7 +414,6 @@ def test_a_runtime_that_computes_latencies_is_not_for_it(timm: ModuleType, tmp_p
         TimmNetwork("test_vit").made(NULL, tmp_path)
 
 
-@pytest.mark.alone
 def test_timm_is_timed_beside_ours_on_both_kinds_of_runtime(
     timm: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -436,7 +429,6 @@ def test_timm_is_timed_beside_ours_on_both_kinds_of_runtime(
     assert all(row["ratio_to"] == "micro_swin" and row["macs"] > 0 for row in told["results"])
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize("runtime", ["onnxruntime", "torch"])
 def test_a_wrong_export_is_refused_by_its_own_eager_output(timm: ModuleType, tmp_path: Path, runtime: str) -> None:
     network = TimmNetwork("test_vit")

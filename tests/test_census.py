@@ -21,31 +21,14 @@ from archdsl.backends.initial import initial_weights
 from archdsl.backends.onnx import model as onnx_model
 from archdsl.compiler import deploy
 from archdsl.ir.graph import Graph, Input, Node
-from archdsl.ops import (
-    Activation,
-    Add,
-    AddPosition,
-    Affine,
-    Attention,
-    BatchNorm,
-    Constant,
-    Conv2d,
-    LayerNorm,
-    LayerScale,
-    Linear,
-    MeanPool,
-    MergeGroups,
-    PrependToken,
-    RelativePositionBias,
-    Reorder,
-    ShiftMask,
-    Slice,
-    TakeToken,
-    TokenAffine,
-    TokenBatchNorm,
-)
-from archdsl.passes.settle_reorders import data_moving_reorders
-from archdsl.spec.lower import lower
+from archdsl.language.architecture.lower import lower
+from archdsl.ops.attention import Attention, RelativePositionBias, ShiftMask
+from archdsl.ops.linear import Conv2d, Linear
+from archdsl.ops.norm import Affine, BatchNorm, LayerNorm, TokenAffine, TokenBatchNorm
+from archdsl.ops.pointwise import Activation, Add, LayerScale
+from archdsl.ops.tokens import AddPosition, MeanPool, MergeGroups, PrependToken, Reorder, Slice, TakeToken
+from archdsl.ops.values import Constant
+from archdsl.passes.propagate_layouts import data_moving_reorders
 
 BR = [name for name in NAMES if "_br" in name]
 SHIFTED_BR = ["swin_b_br"]

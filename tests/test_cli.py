@@ -58,6 +58,17 @@ def test_errors_as_json_are_objects_with_their_place(micro, capsys):
     assert shown["errors"][0]["line"] == 4
 
 
+@pytest.mark.promise(41)
+@pytest.mark.parametrize(
+    "odd", ["\x7f", "\x85", "\x9b2J", "\u2028", "\u202e", "\u2066", "\ufeff", "\U000e0041", "\udcff", "é🙂"]
+)
+def test_json_can_be_printed_whatever_it_quotes(odd, micro, capsys):
+    assert run(["show", str(micro), "--json", "--set", f"st{odd}ages.0.block=swin"]) == 1
+    shown = capsys.readouterr().out
+    assert shown.replace("\n", "").isprintable()
+    assert json.loads(shown)["errors"]
+
+
 def test_check_goes_on_after_a_bad_file(micro, capsys):
     assert run(["check", "no_such_spec", str(micro)]) == 1
     shown = capsys.readouterr()
@@ -171,7 +182,7 @@ def test_the_same_spec_and_seed_give_the_same_bytes(micro, tmp_path):
 def test_a_plugin_adds_a_block_and_a_broken_one_is_an_error(micro, tmp_path):
     plugin = tmp_path / "plug.py"
     plugin.write_text(
-        "from archdsl.blocks import Block, register\n"
+        "from archdsl.plugins import Block, register\n"
         "@register('nothing')\n"
         "class Nothing(Block):\n"
         "    def lower(self, g, flow):\n"
@@ -186,7 +197,6 @@ def test_a_plugin_adds_a_block_and_a_broken_one_is_an_error(micro, tmp_path):
     assert broken.returncode == 1 and "ZeroDivisionError" in broken.stderr and "Traceback" not in broken.stderr
 
 
-@pytest.mark.alone
 def test_bench_compares_side_by_side(micro, capsys):
     assert run(["bench", str(micro), str(micro), "--on", "onnxruntime,torch,null", "--seconds", "0.2", "--json"]) == 0
     results = json.loads(capsys.readouterr().out)["results"]
@@ -203,7 +213,7 @@ def test_doctor_tells_of_libraries_that_are_installed_and_broken(capsys, monkeyp
         raise RuntimeError("a driver of another age")
 
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    monkeypatch.setattr("archdsl.latency.runtimes.openvino_runtime.RUNTIME.version", broken)
+    monkeypatch.setattr("archdsl.runtimes.adapters.openvino_runtime.RUNTIME.version", broken)
     assert run(["doctor", "--json"]) == 0
     findings = {finding["subject"]: finding for finding in json.loads(capsys.readouterr().out)["findings"]}
     for name in ("onnxruntime", "onnxruntime-tensorrt"):

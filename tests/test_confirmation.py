@@ -25,30 +25,31 @@ from test_campaign import Stop, told
 
 from archdsl.cli.main import run
 from archdsl.compiler import cost, identity
-from archdsl.errors import ArchError, StudyError
-from archdsl.latency import Target, Timing
-from archdsl.latency.failure import failed
-from archdsl.report.front_confirmation import Confirmation
+from archdsl.errors import ArchError
+from archdsl.evaluators.train_processes import Trainers
+from archdsl.events import Event
+from archdsl.failures import failed
+from archdsl.language import Spec, load, loads_space
+from archdsl.language.space.objectives import Confirm
+from archdsl.latency import Timing
+from archdsl.report.front_confirmation import ConfirmationReport
 from archdsl.report.front_csv import front_csv
 from archdsl.report.front_page import front_page
 from archdsl.report.front_rows import front_rows
 from archdsl.report.front_specs import front_spec
 from archdsl.report.front_table import front_table
 from archdsl.report.live import Progress
-from archdsl.report.search_run import search
-from archdsl.spec import Spec, load, loads_space
-from archdsl.spec.aims import Confirm
-from archdsl.study.again import Again, again_for
-from archdsl.study.campaign import Campaign, Outcome
+from archdsl.runs.search import search
+from archdsl.runtimes.target import Target
+from archdsl.study.campaign import Campaign, CampaignResult
 from archdsl.study.candidate import Assessor
-from archdsl.study.confirmation import MOST_IN_TURNS, front_change
-from archdsl.study.crew.trainers import Trainers
-from archdsl.study.events import Confirmed, Confirming, Event, NotConfirmed
-from archdsl.study.front import front_of, moved
-from archdsl.study.measured import MOST_ATTEMPTS, MeasuredLatency
+from archdsl.study.events import Confirmed, Confirming, NotConfirmed
+from archdsl.study.front.confirmation import MOST_INTERLEAVED
+from archdsl.study.front.pareto import front_of, moved
+from archdsl.study.front.reevaluation import Reevaluation, reevaluation_for
+from archdsl.study.latency_evaluator import MOST_ATTEMPTS, LatencyEvaluator
 from archdsl.study.objectives import OBJECTIVES, Objective, chosen
 from archdsl.study.record import Record
-from archdsl.study.storage.owner import _started_and_state, owner
 from archdsl.training import Accuracy, parse_recipe
 
 BOTH = (OBJECTIVES["accuracy"], OBJECTIVES["latency"])
@@ -87,8 +88,8 @@ class Retrain(Trained):
         return fake_accuracy(mean, values=(mean,) * 8, seeds=tuple(range(seed, seed + 8)))
 
 
-def again(retime: Retime | None = None, retrain: Retrain | None = None) -> Again:
-    return Again({"": retime} if retime else {}, retrain, 8 if retrain else 0)
+def again(retime: Retime | None = None, retrain: Retrain | None = None) -> Reevaluation:
+    return Reevaluation({"": retime} if retime else {}, retrain, 8 if retrain else 0)
 
 
 def members(records: Sequence[Record], objectives: Sequence[Objective] = BOTH) -> list[Record]:
@@ -100,13 +101,13 @@ def hashes(records: Sequence[Record]) -> list[str]:
 
 
 @pytest.fixture
-def searched(tmp_path: Path) -> Outcome:
+def searched(tmp_path: Path) -> CampaignResult:
     """A search without a confirmation."""
     return confirmed(tmp_path / "searched", None)
 
 
-def confirmed(folder: Path, again: Again | None, **more: Any) -> Outcome:
-    how: dict[str, Any] = {"training": Trained(), "trials": TRIALS, "sampler": "random", "again": again, **more}
+def confirmed(folder: Path, again: Reevaluation | None, **more: Any) -> CampaignResult:
+    how: dict[str, Any] = {"training": Trained(), "trials": TRIALS, "sampler": "random", "reevaluation": again, **more}
     return fake_campaign(folder, **how).run()
 
 
@@ -123,7 +124,7 @@ def shadowing(records: Sequence[Record]) -> tuple[Record, list[Record]]:
 # --- what it does to a front ----------------------------------------------------------------------------------------
 
 
-def test_the_lucky_fall_off_and_the_runner_up_enters(tmp_path: Path, searched: Outcome) -> None:
+def test_the_lucky_fall_off_and_the_runner_up_enters(tmp_path: Path, searched: CampaignResult) -> None:
     lucky, rest = shadowing(searched.records)
     expected = {*hashes(rest)}
     retrain = Retrain({lucky.hash or "": 0.0})
@@ -140,7 +141,9 @@ def test_the_lucky_fall_off_and_the_runner_up_enters(tmp_path: Path, searched: O
     assert len(retrain.seen) == len({*retrain.seen}) == len(expected) + 1
 
 
-def test_an_accuracy_is_then_the_mean_over_all_seeds_with_their_spread(tmp_path: Path, searched: Outcome) -> None:
+def test_an_accuracy_is_then_the_mean_over_all_seeds_with_their_spread(
+    tmp_path: Path, searched: CampaignResult
+) -> None:
     best = members(searched.records)[0]
     assert best.accuracy is not None
     outcome = confirmed(tmp_path, again(None, Retrain({best.hash or "": best.accuracy.mean - 0.1})))
@@ -151,7 +154,9 @@ def test_an_accuracy_is_then_the_mean_over_all_seeds_with_their_spread(tmp_path:
     assert now.sd == pytest.approx(0.0422, abs=1e-4)
 
 
-def test_a_latency_is_then_the_second_one_and_all_members_take_turns_for_it(tmp_path: Path, searched: Outcome) -> None:
+def test_a_latency_is_then_the_second_one_and_all_members_take_turns_for_it(
+    tmp_path: Path, searched: CampaignResult
+) -> None:
     retime = Retime(lambda spec: fake_timing(2 * cost(spec).macs / 1e6))
     outcome = confirmed(tmp_path, again(retime))
     assert retime.seen[0] == hashes(members(searched.records))
@@ -184,7 +189,7 @@ def test_a_front_flatters_itself_less_when_it_is_confirmed(tmp_path: Path) -> No
     space = fake_space()
 
     def flattery(records: Sequence[Record]) -> float:
-        return fmean(r.values[0] - truth(space.spec(r.picks)) for r in members(records) if r.values)
+        return fmean(r.values[0] - truth(space.spec(r.assignment)) for r in members(records) if r.values)
 
     assert flattery(outcome.records) > 0.08
     assert abs(flattery(outcome.known)) < 0.5 * flattery(outcome.records)
@@ -202,8 +207,8 @@ def test_who_breaks_a_bound_when_timed_again_falls_off(tmp_path: Path) -> None:
 
 
 def test_large_fronts_take_turns_in_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert MOST_IN_TURNS > 3
-    monkeypatch.setattr("archdsl.study.confirmation.MOST_IN_TURNS", 2)
+    assert MOST_INTERLEAVED > 3
+    monkeypatch.setattr("archdsl.study.front.confirmation.MOST_INTERLEAVED", 2)
     retime = Retime()
     outcome = confirmed(tmp_path, again(retime))
     assert [*map(len, retime.seen)][:2] == [2, 2]
@@ -254,13 +259,13 @@ def test_without_a_confirmation_what_is_confirmed_stays_so(tmp_path: Path) -> No
 
 
 def test_a_search_without_anything_noisy_confirms_nothing(tmp_path: Path) -> None:
-    latency = MeasuredLatency(Target("null"))
+    latency = LatencyEvaluator(Target("null"))
     assessor = Assessor(fake_space(), BOTH, latency=latency, accuracy=FakeTraining())
-    assert not again_for(Confirm(seeds=3), assessor)
-    measured = Assessor(fake_space(), BOTH, latency=MeasuredLatency(Target("onnxruntime")), accuracy=FakeTraining())
-    assert list(again_for(Confirm(), measured).retime) == [""]
-    assert not again_for(Confirm(timings=False), measured)
-    outcome = confirmed(tmp_path, again_for(Confirm(), assessor))
+    assert not reevaluation_for(Confirm(seeds=3), assessor)
+    measured = Assessor(fake_space(), BOTH, latency=LatencyEvaluator(Target("onnxruntime")), accuracy=FakeTraining())
+    assert list(reevaluation_for(Confirm(), measured).retime) == [""]
+    assert not reevaluation_for(Confirm(timings=False), measured)
+    outcome = confirmed(tmp_path, reevaluation_for(Confirm(), assessor))
     assert outcome.known == outcome.records
 
 
@@ -269,7 +274,7 @@ def test_further_seeds_follow_those_of_the_search(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(Trainers, "advance", lambda self, spec, *, seed, to_epoch: asked.append((seed, self.num_seeds)))
     trainers = Trainers("synthetic", parse_recipe("quick"), results=tmp_path / "results", num_seeds=2)
     assessor = Assessor(fake_space(), BOTH, latency=fake_latency, accuracy=trainers, seed=5)
-    found = again_for(Confirm(seeds=3), assessor)
+    found = reevaluation_for(Confirm(seeds=3), assessor)
     assert str(found) == "trained with 3 more seeds"
     assert found.retrain is not None
     found.retrain(load("micro_swin"))
@@ -282,9 +287,9 @@ def test_further_seeds_follow_those_of_the_search(tmp_path: Path, monkeypatch: p
 
 def test_only_who_leads_a_search_confirms(tmp_path: Path) -> None:
     retime = Retime()
-    leader = fake_campaign(tmp_path, trials=4, again=again(retime))
+    leader = fake_campaign(tmp_path, trials=4, reevaluation=again(retime))
     leader.hand_over()
-    fake_campaign(tmp_path, trials=4, joins=True, again=again(retime)).run()
+    fake_campaign(tmp_path, trials=4, joins=True, reevaluation=again(retime)).run()
     assert retime.seen == []
 
     class Ended:
@@ -292,7 +297,7 @@ def test_only_who_leads_a_search_confirms(tmp_path: Path) -> None:
 
         def start(self) -> None: ...
         def stop(self) -> None: ...
-        def look(self, progress: int) -> bool:
+        def poll(self, progress: int) -> bool:
             return False
 
     outcome = leader.lead(Ended())
@@ -316,23 +321,11 @@ def test_a_time_limit_ends_trainings_but_not_timings(tmp_path: Path) -> None:
     assert "time limit" in next(iter(outcome.failed.values()))
 
 
-def test_a_study_that_another_process_is_confirming_is_left_to_it(tmp_path: Path) -> None:
-    campaign = fake_campaign(tmp_path, trials=3)
-    campaign.run()
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
-        started, _ = _started_and_state(other.pid)
-        holder = {**owner(), "pid": other.pid, "started": started}
-        campaign._study.set_user_attr("archdsl:confirming", {"hashes": [], "trials": 3, "owner": holder})
-        with pytest.raises(StudyError, match=f"process {other.pid} is confirming the front"):
-            fake_campaign(tmp_path, trials=3).run()
-    assert fake_campaign(tmp_path, trials=3).run().reason == "trials"
-
-
 # --- stopped in the middle ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("at", range(1, 6))
-def test_a_confirmation_that_was_cut_short_goes_on_there(tmp_path: Path, at: int, searched: Outcome) -> None:
+def test_a_confirmation_that_was_cut_short_goes_on_there(tmp_path: Path, at: int, searched: CampaignResult) -> None:
     lucky, _ = shadowing(searched.records)
     worth = {record.hash or "": 0.9 * (record.values or (0.0,))[0] for record in searched.records}
     worth[lucky.hash or ""] = 0.0
@@ -404,7 +397,7 @@ def test_kill_9_loses_nothing_that_was_confirmed(tmp_path: Path) -> None:
 # --- when it fails --------------------------------------------------------------------------------------------------
 
 
-def test_who_cannot_be_timed_again_stays_unconfirmed_and_that_is_said(tmp_path: Path, searched: Outcome) -> None:
+def test_who_cannot_be_timed_again_stays_unconfirmed_and_that_is_said(tmp_path: Path, searched: CampaignResult) -> None:
     best = members(searched.records)[0]
     events: list[Event] = []
 
@@ -412,17 +405,16 @@ def test_who_cannot_be_timed_again_stays_unconfirmed_and_that_is_said(tmp_path: 
         return failed("crash", "the worker died") if identity(spec) == best.hash else fake_latency(spec)
 
     retrain = Retrain()
-    outcome = confirmed(tmp_path, again(Retime(worth), retrain), listen=events.append)
+    outcome = confirmed(tmp_path, again(Retime(worth), retrain), on_event=events.append)
     assert outcome.reason == "trials"
     assert outcome.failed == {best.hash: "the worker died"}
     now = next(record for record in outcome.known if record.hash == best.hash)
     assert (now.before, now.values) == (None, best.values)
     assert best.hash not in retrain.seen
     assert NotConfirmed(best.name or "", "the worker died") in events
-    change = front_change(outcome.records, outcome.known, BOTH, outcome.failed)
+    change = ConfirmationReport.of(front_of(outcome.known, BOTH), outcome, "re-measured, interleaved")
     assert (change.num_members, change.num_confirmed) == (len(members(outcome.known)), len(members(outcome.known)) - 1)
-    text = str(Confirmation(change, "timed again in turns", BOTH))
-    assert f"{best.name} not confirmed: the worker died" in text
+    assert f"{best.name} not confirmed: the worker died" in str(change)
     healthy = Retime()
     assert all(r.is_confirmed for r in members(confirmed(tmp_path, again(healthy, Retrain())).known))
     assert healthy.seen == [[best.hash]]
@@ -445,7 +437,9 @@ def test_a_memory_that_is_not_told_again_leaves_the_member_unconfirmed(tmp_path:
     assessor = Assessor(fake_space(), objectives, latency=known, accuracy=FakeTraining())
     assert assessor.objectives[1].name == "peak_memory"
     retime = Retime(lambda spec: fake_timing(1.0))
-    outcome = fake_campaign(tmp_path, assessor=assessor, objectives=objectives, trials=4, again=again(retime)).run()
+    outcome = fake_campaign(
+        tmp_path, assessor=assessor, objectives=objectives, trials=4, reevaluation=again(retime)
+    ).run()
     assert sum(map(len, retime.seen)) == len(outcome.failed) > 0
     assert "memory" in next(iter(outcome.failed.values()))
     assert outcome.known == outcome.records
@@ -468,9 +462,11 @@ def test_disturbed_networks_take_turns_again_and_the_last_time_counts(monkeypatc
         calm = {"micro_swin": Standing(fake_timing(9.0)), "micro_swin_free": Standing(None, failed("crash", "died"))}
         return [calm.get(entrant.name, Standing(disturbed)) for entrant in entrants]
 
-    monkeypatch.setattr("archdsl.study.measured.side_by_side", side_by_side)
+    monkeypatch.setattr("archdsl.study.latency_evaluator.side_by_side", side_by_side)
     names = ["micro_swin", "micro_swin_free", "micro_swin_isolated"]
-    calm, broken, disturbed = MeasuredLatency(Target("onnxruntime")).in_turns([load(name) for name in names])
+    calm, broken, disturbed = LatencyEvaluator(Target("onnxruntime")).measure_interleaved(
+        [load(name) for name in names]
+    )
     assert groups == [names, *[names[2:]] * (MOST_ATTEMPTS - 1)]
     assert isinstance(calm, Timing)
     assert calm.median_ms == 9.0
@@ -479,11 +475,10 @@ def test_disturbed_networks_take_turns_again_and_the_last_time_counts(monkeypatc
     assert disturbed.median_ms == MOST_ATTEMPTS  # the last, which is the slowest
 
 
-@pytest.mark.alone
 def test_networks_are_timed_in_turns_on_onnx_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ARCHDSL_CACHE_DIR", str(tmp_path))
-    latency = MeasuredLatency(Target("onnxruntime"), budget_s=0.1)
-    found = latency.in_turns([load("micro_swin"), load("micro_swin_free")])
+    latency = LatencyEvaluator(Target("onnxruntime"), budget_s=0.1)
+    found = latency.measure_interleaved([load("micro_swin"), load("micro_swin_free")])
     assert all(isinstance(timing, Timing) and timing.median_ms > 0 for timing in found)
 
 
@@ -491,7 +486,7 @@ def test_networks_are_timed_in_turns_on_onnx_runtime(tmp_path: Path, monkeypatch
 
 
 @pytest.fixture
-def shown(tmp_path: Path, searched: Outcome) -> Outcome:
+def shown(tmp_path: Path, searched: CampaignResult) -> CampaignResult:
     """A search one of whose networks was lucky, and another is a little slower than the search had found."""
     lucky, rest = shadowing(searched.records)
 
@@ -501,7 +496,7 @@ def shown(tmp_path: Path, searched: Outcome) -> Outcome:
     return confirmed(tmp_path, again(Retime(worth), Retrain({lucky.hash or "": 0.0})))
 
 
-def test_the_csv_and_the_json_say_who_is_confirmed_and_what_the_search_had_found(shown: Outcome) -> None:
+def test_the_csv_and_the_json_say_who_is_confirmed_and_what_the_search_had_found(shown: CampaignResult) -> None:
     rows = front_rows(front_of(shown.known, BOTH), fake_space())
     cells = list(csv.DictReader(io.StringIO(front_csv(rows))))
     then = {record.number: record for record in shown.records}
@@ -519,7 +514,7 @@ def test_the_csv_and_the_json_say_who_is_confirmed_and_what_the_search_had_found
     json.dumps([row.record.as_json() for row in rows])
 
 
-def test_without_a_confirmation_the_csv_and_the_json_say_so(searched: Outcome) -> None:
+def test_without_a_confirmation_the_csv_and_the_json_say_so(searched: CampaignResult) -> None:
     rows = front_rows(front_of(searched.known, BOTH), fake_space())
     for cell, row in zip(csv.DictReader(io.StringIO(front_csv(rows))), rows, strict=True):
         assert (cell["confirmed"], cell["accuracy_in_search"], cell["latency_in_search_ms"]) == ("False", "", "")
@@ -533,7 +528,7 @@ def text_of(rows: Any) -> str:
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
-def test_the_table_and_the_page_show_the_search_s_value_where_it_differs_beyond_noise(shown: Outcome) -> None:
+def test_the_table_and_the_page_show_the_search_s_value_where_it_differs_beyond_noise(shown: CampaignResult) -> None:
     front = front_of(shown.known, BOTH)
     rows = front_rows(front, fake_space())
     differs = [row for row in rows if moved(row.record, BOTH)]
@@ -546,48 +541,49 @@ def test_the_table_and_the_page_show_the_search_s_value_where_it_differs_beyond_
     assert page.count("<td>yes") == len(rows)
 
 
-def test_the_last_line_names_who_fell_off_and_why_and_who_entered(shown: Outcome) -> None:
-    change = front_change(shown.records, shown.known, BOTH, shown.failed)
+def test_the_last_line_names_who_fell_off_and_why_and_who_entered(shown: CampaignResult) -> None:
+    told = ConfirmationReport.of(front_of(shown.known, BOTH), shown, "re-measured, interleaved")
     first, _ = shadowing(shown.records)
-    told = Confirmation(change, "timed again in turns", BOTH)
     count = len(members(shown.known))
-    assert str(told).startswith(f"{count} of {count} confirmed (timed again in turns); ")
+    assert str(told).startswith(f"{count} of {count} confirmed (re-measured, interleaved); ")
     assert f"{first.name} (accuracy " in str(told)
     assert "entered: " in str(told)
     data = json.loads(json.dumps(told.as_json()))
     assert (data["members"], data["confirmed"], data["failed"]) == (count, count, [])
     fell = next(one for one in data["fell_off"] if one["name"] == first.name)
     assert fell["in_search"]["accuracy"] == pytest.approx(5 * fell["confirmed"]["accuracy"])
-    assert {record.name for record in change.entered} == {*data["entered"]}
+    assert {record.name for record in told.entered} == {*data["entered"]}
 
 
-def test_progress_says_what_is_confirmed(tmp_path: Path, capsys: pytest.CaptureFixture[str], searched: Outcome) -> None:
+def test_progress_says_what_is_confirmed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], searched: CampaignResult
+) -> None:
     best = members(searched.records)[0]
     count = len(members(searched.records))
     with Progress(BOTH, TRIALS) as progress:
-        confirmed(tmp_path, again(Retime(), Retrain({best.hash or "": 0.0})), listen=progress)
+        confirmed(tmp_path, again(Retime(), Retrain({best.hash or "": 0.0})), on_event=progress)
     said = capsys.readouterr().err
-    assert f"confirming {count} networks of the front: taking its latency in turns" in said
+    assert f"confirming {count} networks of the front: taking its latency, interleaved" in said
     assert f"confirming {best.name}: training" in said
     assert f"confirmed {best.name}: accuracy " in said
 
 
 def test_events_come_after_what_they_tell_is_stored(tmp_path: Path) -> None:
-    campaign: Campaign = fake_campaign(tmp_path, trials=5, again=again(Retime(), Retrain()))
+    campaign: Campaign = fake_campaign(tmp_path, trials=5, reevaluation=again(Retime(), Retrain()))
     seen: list[str] = []
 
     def listen(event: Event) -> None:
         if isinstance(event, Confirmed):
-            kept = campaign._study.user_attrs[f"archdsl:confirmed:{event.record.hash}"]
+            kept = campaign._store.study.user_attrs[f"archdsl:confirmed:{event.record.hash}"]
             assert kept["complete"] is True
             seen.append(event.record.hash or "")
         elif isinstance(event, Confirming):
             assert event.step in ("latency", "training")
 
-    campaign.listen = listen
+    campaign.on_event = listen
     outcome = campaign.run()
     assert seen == hashes(members(outcome.records))
-    assert campaign._study.user_attrs["archdsl:confirming"] is None
+    assert campaign._store.study.user_attrs["archdsl:confirming"] is None
 
 
 # --- on the command line --------------------------------------------------------------------------------------------
@@ -601,7 +597,6 @@ search: {trials: 2, sampler: random, start: [micro_swin]}
 """
 
 
-@pytest.mark.alone
 def test_a_search_confirms_its_front_unless_told_not_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -650,10 +645,12 @@ def test_what_was_cut_short_counts_when_nothing_more_is_asked_for(tmp_path: Path
     def fails(spec: Spec) -> Accuracy:
         raise failed("exception", "no training today")
 
-    first = fake_campaign(tmp_path, training=Trained(), again=Again({"": retime}, fails, 2), trials=6).run()
+    first = fake_campaign(
+        tmp_path, training=Trained(), reevaluation=Reevaluation({"": retime}, fails, 2), trials=6
+    ).run()
     assert first.failed and not any(record.is_confirmed for record in first.known)
     num_timed = len(retime.seen)
-    second = fake_campaign(tmp_path, training=Trained(), again=Again({"": retime}), trials=6).run()
+    second = fake_campaign(tmp_path, training=Trained(), reevaluation=Reevaluation({"": retime}), trials=6).run()
     assert all(member.record.is_confirmed for member in front_of(second.known, BOTH).members)
     assert len(retime.seen) == num_timed and not second.failed
 
@@ -666,7 +663,7 @@ def test_the_same_campaign_tries_again_what_had_failed(tmp_path: Path) -> None:
         return [fake_latency(spec) for spec in specs]
 
     calls: list[int] = []
-    campaign = fake_campaign(tmp_path, training=Trained(), again=Again({"": flaky}), trials=6)
+    campaign = fake_campaign(tmp_path, training=Trained(), reevaluation=Reevaluation({"": flaky}), trials=6)
     assert campaign.run().failed
     again = campaign.run()
     assert not again.failed and all(member.record.is_confirmed for member in front_of(again.known, BOTH).members)

@@ -14,41 +14,22 @@ from same_function import after, assert_same_function, depends_on_the_input, inp
 from archdsl.ir.graph import Graph, Value
 from archdsl.ir.order import Groups2x2, Order, Planes, Windows
 from archdsl.ir.types import TensorType
-from archdsl.ops import (
-    Activation,
-    Add,
-    AddPosition,
-    Affine,
-    Attention,
-    BatchNorm,
-    Constant,
-    Conv2d,
-    Dropout,
-    DropPath,
-    LayerNorm,
-    LayerScale,
-    Linear,
-    MeanPool,
-    MergeGroups,
-    PrependToken,
-    RelativePositionBias,
-    Reorder,
-    ShiftMask,
-    Slice,
-    TakeToken,
-    TokenAffine,
-    TokenBatchNorm,
-)
+from archdsl.ops.attention import Attention, RelativePositionBias, ShiftMask
+from archdsl.ops.linear import Conv2d, Linear
+from archdsl.ops.norm import Affine, BatchNorm, LayerNorm, TokenAffine, TokenBatchNorm
+from archdsl.ops.pointwise import Activation, Add, Dropout, DropPath, LayerScale
+from archdsl.ops.tokens import AddPosition, MeanPool, MergeGroups, PrependToken, Reorder, Slice, TakeToken
+from archdsl.ops.values import Constant
 from archdsl.passes import fold_constants as constants_module
-from archdsl.passes.deployment import DEPLOYMENT
+from archdsl.passes.common_subexpressions import merge
 from archdsl.passes.drop_train_only import drop
 from archdsl.passes.fold_constants import fold as fold_constants
 from archdsl.passes.fold_norms import fold as fold_norms
 from archdsl.passes.fold_scales import fold as fold_scales
 from archdsl.passes.network import Network
+from archdsl.passes.pipelines import DEPLOYMENT
+from archdsl.passes.propagate_layouts import propagate
 from archdsl.passes.runner import Pass, PassBroken, run_passes
-from archdsl.passes.settle_reorders import settle
-from archdsl.passes.share_values import share
 
 NORMS = [LayerNorm(8), BatchNorm(8)]
 
@@ -392,7 +373,7 @@ def test_a_token_batch_norm_is_done_in_the_order_that_its_tokens_are_in(order: O
     g = Graph()
     y = g.add(TokenBatchNorm(16), g.add(Reorder(RASTER), tokens(g, order), path="back"), path="norm")
     g.output("y", g.add(Reorder(order), y, path="again"))
-    network = after(fold_norms, settle, graph=g)
+    network = after(fold_norms, propagate, graph=g)
     assert text(network.graph) == "norm = TokenAffine(num_tokens=16) <- x\ny: norm"
 
 
@@ -415,7 +396,7 @@ def test_a_token_batch_norm_of_a_value_that_others_read_in_raster_order():
     y = g.add(TokenBatchNorm(16), back, path="norm")
     g.output("y", g.add(Add(), y, back, path="sum"))
     after(fold_norms, graph=g)
-    after(fold_norms, settle, graph=g)
+    after(fold_norms, propagate, graph=g)
 
 
 # fold_scales
@@ -728,7 +709,7 @@ def test_folding_constants_twice_is_folding_once():
     assert text(twice.graph) == text(once.graph)
 
 
-# share_values
+# common_subexpressions
 
 
 def test_the_same_op_on_the_same_value_is_done_once():
@@ -736,7 +717,7 @@ def test_the_same_op_on_the_same_value_is_done_once():
     x = tokens(g)
     a, b = (g.add(Activation("gelu"), g.add(Reorder(WINDOWS), x, path=f"r{i}"), path=f"a{i}") for i in (0, 1))
     g.output("y", g.add(Add(), a, b, path="sum"))
-    assert text(after(share, graph=g).graph) == (
+    assert text(after(merge, graph=g).graph) == (
         "r0 = Reorder(to=windows(4x4 by 2x2)) <- x\na0 = Activation(name=gelu) <- r0\nsum = Add() <- a0, a0\ny: sum"
     )
 
@@ -746,18 +727,18 @@ def test_ops_with_unequal_tensors_stay_two():
     x = tokens(g)
     a, b = (g.add(Linear(8, 8), x, path=name) for name in "ab")
     g.output("y", g.add(Add(), a, b, path="sum"))
-    assert len(ops(after(share, graph=g).graph, Linear)) == 2
+    assert len(ops(after(merge, graph=g).graph, Linear)) == 2
     weights = random_weights(g)
     equal = weights | {"b.weight": weights["a.weight"].copy(), "b.bias": weights["a.bias"].copy()}
-    assert len(ops(after(share, graph=g, weights=equal).graph, Linear)) == 1
+    assert len(ops(after(merge, graph=g, weights=equal).graph, Linear)) == 1
     nearly = equal | {"b.bias": weights["b.bias"]}
-    assert len(ops(after(share, graph=g, weights=nearly).graph, Linear)) == 2
+    assert len(ops(after(merge, graph=g, weights=nearly).graph, Linear)) == 2
 
 
 def test_inputs_of_one_type_stay_two():
     g = Graph()
     g.output("y", g.add(Add(), tokens(g), g.add(Activation("relu"), tokens(g, name="z"), path="act"), path="sum"))
-    assert len(after(share, graph=g).graph.inputs) == 2
+    assert len(after(merge, graph=g).graph.inputs) == 2
 
 
 def test_operands_in_another_order_are_another_op():
@@ -765,7 +746,7 @@ def test_operands_in_another_order_are_another_op():
     x, z, w = (tokens(g, WINDOWS, name) for name in "xzw")
     a, b = g.add(Attention(2, 0.5), x, z, w, path="a"), g.add(Attention(2, 0.5), z, x, w, path="b")
     g.output("y", g.add(Add(), a, b, path="sum"))
-    assert len(ops(after(share, graph=g).graph, Attention)) == 2
+    assert len(ops(after(merge, graph=g).graph, Attention)) == 2
 
 
 def test_equal_outputs_keep_their_names():
@@ -773,7 +754,7 @@ def test_equal_outputs_keep_their_names():
     x = tokens(g)
     for name in ("y", "z"):
         g.output(name, g.add(Activation("relu"), x, path=f"act_{name}"))
-    assert text(after(share, graph=g).graph) == "act_y = Activation(name=relu) <- x\ny: act_y\nz: act_y"
+    assert text(after(merge, graph=g).graph) == "act_y = Activation(name=relu) <- x\ny: act_y\nz: act_y"
 
 
 # the runner

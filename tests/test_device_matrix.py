@@ -12,13 +12,14 @@ from fake_study import fake_timing
 from archdsl.cli.main import run
 from archdsl.compiler import cost
 from archdsl.errors import SpecError, StudyError
+from archdsl.language import Space, Spec, loads_space
+from archdsl.language.text.quantities import size_text
 from archdsl.latency import Timing, close_workers
 from archdsl.report.front_csv import columns
-from archdsl.report.front_table import size_text, value_text
-from archdsl.report.search_run import SearchResult, search
-from archdsl.spec import Space, Spec, loads_space
+from archdsl.report.front_table import value_text
+from archdsl.runs.search import SearchResult, search
 from archdsl.study.candidate import Assessor, Infeasible
-from archdsl.study.front import front_of
+from archdsl.study.front.pareto import front_of
 from archdsl.study.objectives import BadValues, chosen, objective_named
 from archdsl.study.record import Record
 
@@ -136,7 +137,7 @@ def assessed(names: list[str], constraints: dict[str, Any], **latencies: Any) ->
     kept: dict[str, Any] = {}
     objectives = [objective_named(name) for name in names]
     assessor = Assessor(here, objectives, constraints=constraints, latency=latencies)
-    candidate = assessor.candidate({knob.name: 0 for knob in here.knobs})
+    candidate = assessor.candidate({choice.name: 0 for choice in here.choices})
     values, violations = assessor.assess(candidate, lambda step: None, kept.__setitem__)
     return list(values), kept, violations
 
@@ -158,17 +159,17 @@ def test_a_target_that_nothing_asks_for_is_not_measured() -> None:
 
 
 def test_a_memory_that_is_not_known_is_said_and_no_value() -> None:
-    with pytest.raises(BadValues, match="nobody tells how much memory a network needs in null on cpu"):
+    with pytest.raises(BadValues, match="it is unknown how much memory a network needs in null on cpu"):
         assessed(["peak_memory@a"], {}, a=on_target(1))
 
 
 def test_a_name_that_nothing_takes_is_a_bug_that_is_noticed() -> None:
-    with pytest.raises(ValueError, match="nothing takes the latency@c"):
+    with pytest.raises(ValueError, match="nothing evaluates the latency@c"):
         assessed(["latency@c"], {}, a=on_target(1))
 
 
 def bounds(constraints: str, objectives: str) -> dict[str, Any]:
-    from archdsl.report.search_run import _constraints
+    from archdsl.runs.search_parts import _constraints
 
     here = space(objectives, constraints)
     found = _constraints(here, tuple(target.label for target in here.objectives.targets))
@@ -222,7 +223,7 @@ def test_a_constraint_on_a_target_that_there_is_not_is_told() -> None:
     ("name", "bound"), [("throughput@b", "min"), ("latency@b", "max"), ("peak_memory@b", "max")]
 )  # fmt: skip
 def test_a_constraint_on_one_target_rejects_what_breaks_it(name: str, bound: str) -> None:
-    from archdsl.spec.aims import CountBounds
+    from archdsl.language.space.objectives import CountBounds
 
     b = on_target(1, peak_memory_bytes=1000)
     good = {"throughput@b": 1, "latency@b": 10_000, "peak_memory@b": 1000}[name]

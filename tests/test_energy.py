@@ -15,30 +15,33 @@ from test_gpu_state import FakeLibrary, NVMLError
 from test_timing import readings
 
 from archdsl.errors import StudyError
-from archdsl.latency import Artefact, Ratio, Target, Timing, TimingCache, compare, measure
-from archdsl.latency.clock import energy as module
-from archdsl.latency.clock.energy import (
+from archdsl.language import loads_space
+from archdsl.language.text.quantities import read_energy
+from archdsl.latency import Ratio, Timing, TimingCache, compare, measure
+from archdsl.latency.summary import Conditions, summarize
+from archdsl.latency.worker import main as worker
+from archdsl.report.front_csv import columns
+from archdsl.report.front_table import value_text
+from archdsl.runs.search import search
+from archdsl.runs.search_parts import SearchParts
+from archdsl.runtimes.artefact import Artefact, OutputShape
+from archdsl.runtimes.target import Target, resolve
+from archdsl.study.candidate import Infeasible
+from archdsl.study.front.pareto import front_of
+from archdsl.study.objectives import BadValues, objective_named
+from archdsl.study.record import Record
+from archdsl.telemetry import energy as module
+from archdsl.telemetry.energy import (
     PARTS,
     STANDS_STILL_S,
     WINDOW_S,
     Energy,
-    NotTold,
+    EnergyUnavailable,
     Rapl,
     energy_meter,
     measure_energy,
     why_no_energy,
 )
-from archdsl.latency.clock.verdict import Conditions, judged
-from archdsl.latency.worker import main as worker
-from archdsl.report.front_csv import columns
-from archdsl.report.front_table import value_text
-from archdsl.report.search_run import Parts, search
-from archdsl.spec import loads_space
-from archdsl.spec.numbers import read_energy
-from archdsl.study.candidate import Infeasible
-from archdsl.study.front import front_of
-from archdsl.study.objectives import BadValues, objective_named
-from archdsl.study.record import Record
 
 WATTS = 200.0
 
@@ -104,7 +107,7 @@ def test_a_power_that_changes_within_the_window_shows_in_the_interval() -> None:
 
 def test_a_counter_that_stands_still_is_none() -> None:
     device = Device(tick_s=1e9)
-    with pytest.raises(NotTold, match="the counter does not move"):
+    with pytest.raises(EnergyUnavailable, match="the counter does not move"):
         taken(device)
     assert device.at_s < 2 * STANDS_STILL_S
 
@@ -248,13 +251,17 @@ def test_the_real_library_has_what_is_asked_for() -> None:
 def test_a_timing_has_the_energy_of_one_image_and_says_who_counted() -> None:
     taken = readings([1.0] * 30)
     conditions = Conditions("1", {}, None)
-    found = judged(taken, Target("null", batch=4), "abc", conditions, energy=Energy(40.0, 2.0, "RAPL of package-0"))
+    found = summarize(
+        taken, resolve(Target("null", batch=4)), "abc", conditions, energy=Energy(40.0, 2.0, "RAPL of package-0")
+    )
     assert (found.energy_mj_per_image, found.energy_plus_minus_mj) == (10.0, 0.5)
     assert found.energy_note == "RAPL of package-0"
     assert Timing.from_json(found.as_json()) == found
-    untold = judged(taken, Target("null"), "abc", conditions, energy=Energy(None, None, "not told: no counter"))
-    assert (untold.energy_mj_per_image, untold.energy_note) == (None, "not told: no counter")
-    unasked = judged(taken, Target("null"), "abc", conditions)
+    untold = summarize(
+        taken, resolve(Target("null")), "abc", conditions, energy=Energy(None, None, "unknown: no counter")
+    )
+    assert (untold.energy_mj_per_image, untold.energy_note) == (None, "unknown: no counter")
+    unasked = summarize(taken, resolve(Target("null")), "abc", conditions)
     assert (unasked.energy_mj_per_image, unasked.energy_note) == (None, "")
 
 
@@ -310,7 +317,7 @@ def test_a_kept_timing_without_energy_is_taken_again_only_where_it_would_be_told
     assert len(answering.jobs) == 2
 
 
-class Loaded:
+class LoadedNetwork:
     """A network whose runs use energy."""
 
     def __init__(self, device: Device):
@@ -325,7 +332,7 @@ def test_the_worker_takes_one_network_after_the_other(monkeypatch: pytest.Monkey
     devices = iter([small, large])
     monkeypatch.setattr(worker, "energy_meter", lambda device, cores: _opened(next(devices)))
     monkeypatch.setattr(worker, "measure_energy", lambda call, meter: measure_energy(call, meter, meter.now))
-    found = worker.energies_of([(Loaded(small), None), (Loaded(large), None)], Target("torch"), (0,))  # type: ignore[list-item,arg-type]
+    found = worker.energies_of([(LoadedNetwork(small), None), (LoadedNetwork(large), None)], Target("torch"), (0,))  # type: ignore[list-item,arg-type]
     assert [each.mj_per_run for each in found] == pytest.approx([200.0, 800.0], rel=0.02)
 
 
@@ -337,8 +344,8 @@ def _opened(device: Device) -> Any:
 
 def test_where_nobody_tells_the_worker_says_why_and_times_all_the_same(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(module, "_POWERCAP", tmp_path / "none")
-    found = worker.energies_of([(Loaded(Device()), None)], Target("torch"), None)  # type: ignore[list-item,arg-type]
-    assert found[0].mj_per_run is None and found[0].note.startswith("not told: the system has no energy counters")
+    found = worker.energies_of([(LoadedNetwork(Device()), None)], Target("torch"), None)  # type: ignore[list-item,arg-type]
+    assert found[0].mj_per_run is None and found[0].note.startswith("unknown: the system has no energy counters")
 
 
 def test_a_network_is_timed_and_its_energy_taken_in_a_real_worker(tmp_path: Path) -> None:
@@ -347,10 +354,12 @@ def test_a_network_is_timed_and_its_energy_taken_in_a_real_worker(tmp_path: Path
 
     pytest.importorskip("onnxruntime")
     make_onnx(tmp_path / "m.onnx")
-    tiny = Artefact("onnx", "h", (3, 8, 8), path=tmp_path / "m.onnx", num_outputs=10, name="tiny")
+    tiny = Artefact(
+        "onnx", "h", (3, 8, 8), path=tmp_path / "m.onnx", outputs=(OutputShape("logits", (10,)),), name="tiny"
+    )
     found = measure(tiny, Target(), budget_s=0.05, energy=True)
     assert found.median_ms > 0
-    assert (found.energy_mj_per_image is None) == found.energy_note.startswith("not told: ")
+    assert (found.energy_mj_per_image is None) == found.energy_note.startswith("unknown: ")
     assert found.energy_note != ""
 
 
@@ -358,7 +367,7 @@ def test_a_network_is_timed_and_its_energy_taken_in_a_real_worker(tmp_path: Path
 
 
 def test_energy_is_an_objective_of_each_target_and_has_a_limit() -> None:
-    from archdsl.spec.aims import JouleBounds
+    from archdsl.language.space.objectives import JouleBounds
 
     values, _, _ = assessed(["latency@a", "energy@a"], {}, a=on_target(1, energy_mj_per_image=12.5))
     assert values[1] == 12.5
@@ -372,8 +381,8 @@ def test_energy_is_an_objective_of_each_target_and_has_a_limit() -> None:
 def test_an_energy_that_is_not_known_is_said_with_its_reason_and_no_value() -> None:
     told = r"how much energy a network needs in null on cpu \(no counter\): leave energy@a out"
     with pytest.raises(BadValues, match=told):
-        assessed(["energy@a"], {}, a=on_target(1, energy_note="not told: no counter"))
-    assert assessed(["latency@a"], {}, a=on_target(1, energy_note="not told: no counter"))[0]
+        assessed(["energy@a"], {}, a=on_target(1, energy_note="unknown: no counter"))
+    assert assessed(["latency@a"], {}, a=on_target(1, energy_note="unknown: no counter"))[0]
 
 
 def test_networks_whose_energies_overlap_are_tied() -> None:
@@ -425,7 +434,7 @@ def test_a_study_of_energies_that_nobody_tells_ends_before_anything_is_paid(
         search(loads_space(limited), out=tmp_path / "run")
     assert caught.value.problems[0].place.line == 5  # the constraint that asks for it
     with pytest.raises(
-        StudyError, match=r"nobody tells how much energy .* onnxruntime on cpu, fp32, batch 1: the system"
+        StudyError, match=r"no counter gives the energy of a network in onnxruntime on cpu, fp32, batch 1: the system"
     ):
         search(loads_space(SPACE.replace("RUNTIME", "onnxruntime")), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -433,10 +442,10 @@ def test_a_study_of_energies_that_nobody_tells_ends_before_anything_is_paid(
 
 def test_a_study_that_wants_no_energy_takes_none(powercap: Path) -> None:
     both = loads_space(SPACE.replace("RUNTIME", "onnxruntime"))
-    assert Parts(both, (), None).latencies[""].energy
-    assert Parts(both, ["latency"], None).latencies[""].energy, "the constraint wants it"
+    assert SearchParts(both, (), None).latencies[""].energy
+    assert SearchParts(both, ["latency"], None).latencies[""].energy, "the constraint wants it"
     plain = loads_space(SPACE.replace("RUNTIME", "onnxruntime").replace("constraints: {energy: {max: 0.2 J}}", ""))
-    assert not Parts(plain, ["latency"], None).latencies[""].energy
+    assert not SearchParts(plain, ["latency"], None).latencies[""].energy
 
 
 # --- shown ------------------------------------------------------------------------------------------------------------

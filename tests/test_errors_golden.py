@@ -11,7 +11,7 @@ import pytest
 from toy_parts import SPEC, toys  # noqa: F401
 
 from archdsl.errors import SpecError
-from archdsl.spec import loads
+from archdsl.language import loads
 
 pytestmark = pytest.mark.usefixtures("toys")
 
@@ -89,7 +89,7 @@ TABLE = [
     ("pool: avg", "pool: «mean", "wrong-value", "one of `avg`, `token`, but got `mean`", ""),
     ("norm: layer", "norm: «lyer", "wrong-value", "but got `lyer` (wanted by a `tiles` stem)", "did you mean `layer`?"),
     ("norm: layer", "norm: «batch", "wrong-value", "one of `layer`, `none`, but got `batch` (wanted by a `fold`", ""),
-    ("name: toy", "name: «to/y", "wrong-value", "`name` must be text that matches", ""),
+    ("name: toy", "name: «to/y", "wrong-value", "`name` must be letters, digits", ""),
     ("size: 224", "size: «big", "wrong-value", "`input.size` must be a whole number or [height, width]", ""),
     ("0.3", "«.nan", "wrong-value", "`drop_path` must be a finite number, but got `.nan`", ""),
     ("heads: 3", "mlp_ratio: «.inf, heads: 3", "wrong-value", "`mlp_ratio` must be a finite number", ""),
@@ -142,6 +142,7 @@ TABLE = [
 UNMARKED = {"`heads` is missing: a `weave` block": (9, 5)}
 
 
+@pytest.mark.promise(4)
 @pytest.mark.parametrize(("old", "new", "rule", "message", "hint"), TABLE, ids=[row[1][:40] for row in TABLE])
 def test_the_error_stands_at_the_right_token(old, new, rule, message, hint):
     assert old in SPEC

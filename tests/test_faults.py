@@ -32,17 +32,20 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from archdsl import jsonl
 from archdsl.cli.main import run as run_cli
 from archdsl.errors import MeasureError
-from archdsl.latency import REASONS, RUNTIMES, Artefact, CacheWarning, Target, TimingCache, Worker, measure
+from archdsl.failures import REASONS, reason_of, spoils_device
+from archdsl.language.architecture.load import load
+from archdsl.latency import CacheWarning, TimingCache, Worker, measure
 from archdsl.latency.cache.quarantine import MOST_CRASHES, Crash, Quarantine
-from archdsl.latency.expected import reference_of
-from archdsl.latency.failure import reason_of, spoils_device
-from archdsl.latency.networks import artefact_of
-from archdsl.latency.runtimes import runtime
-from archdsl.latency.worker.attempts import RETRIES
 from archdsl.latency.worker.main import check_reference
-from archdsl.spec.load import load
+from archdsl.latency.worker.retries import RETRIES
+from archdsl.runtimes.artefact import Artefact
+from archdsl.runtimes.export import artefact_of
+from archdsl.runtimes.reference import reference_of
+from archdsl.runtimes.registry import RUNTIMES, runtime
+from archdsl.runtimes.target import Target, resolve
 
 ROOT = Path(__file__).resolve().parents[1]
 DEADLINE_S = 10.0
@@ -86,7 +89,7 @@ def resident_bytes(pid="self"):
 @contextmanager
 def unharmed(cache, worker, *, limit_s, keeps=True):
     """Whatever happens inside: it ends in time, we do not grow, the next measurement works, no timing is lost."""
-    before = {name: cache.get(network("none", name), Target("faulty").fingerprint()) for name in EARLIER}
+    before = {name: cache.get(network("none", name), resolve(Target("faulty")).fingerprint) for name in EARLIER}
     assert all(before.values())
     start, memory = time.monotonic(), resident_bytes()
     yield
@@ -94,7 +97,7 @@ def unharmed(cache, worker, *, limit_s, keeps=True):
     assert resident_bytes() - memory < MOST_GROWTH
     assert take("none", worker, name="the next").median_ms > 0
     if keeps:
-        after = {name: cache.get(network("none", name), Target("faulty").fingerprint()) for name in EARLIER}
+        after = {name: cache.get(network("none", name), resolve(Target("faulty")).fingerprint) for name in EARLIER}
         assert after == before
 
 
@@ -103,7 +106,7 @@ def refused(reason, words, fault, worker, cache, **options):
     with pytest.raises(MeasureError, match=words) as caught:
         take(fault, worker, cache=cache, **options)
     assert reason_of(caught.value) == reason
-    assert cache.get(network(fault, options.get("name")), Target("faulty").fingerprint()) is None
+    assert cache.get(network(fault, options.get("name")), resolve(Target("faulty")).fingerprint) is None
 
 
 # ---- the nine
@@ -130,13 +133,11 @@ def test_1_a_worker_that_is_killed_costs_one_measurement(cache):
         assert len(killed) == 2
 
 
-@pytest.mark.alone
 def test_2_a_segmentation_fault_costs_one_measurement(cache):
     with Worker() as worker, unharmed(cache, worker, limit_s=2 * (DEADLINE_S + 2)):
         refused("crash", r"crashed \(SIGSEGV\) while loading segfault \(2 attempts\)", "segfault", worker, cache)
 
 
-@pytest.mark.alone
 def test_3_an_exit_costs_one_measurement(cache):
     with Worker() as worker, unharmed(cache, worker, limit_s=2 * (DEADLINE_S + 2)):
         refused("exit", r"exit code 7 while loading os\._exit \(2 attempts\)", "os._exit", worker, cache)
@@ -148,14 +149,12 @@ def test_4_an_infinite_loop_ends_at_the_deadline_of_each_attempt(cache):
         refused("timeout", r"no answer within 3 s .* \(2 attempts\)", "loop", worker, cache, deadline_s=3.0)
 
 
-@pytest.mark.alone
 def test_5_an_allocation_of_30_gib_costs_one_measurement(cache):
     with Worker() as worker, unharmed(cache, worker, limit_s=2 * (DEADLINE_S + 2)):
         assert 0 < worker.memory_bytes < 30 * 2**30
         refused("out-of-memory", r"allocate 1\.00 GiB .*\(2 attempts\)", "thirty GiB", worker, cache)
 
 
-@pytest.mark.alone
 def test_6_weights_that_are_nan_cost_one_measurement_on_the_real_runtime(cache, exported):
     artefact, target, _ = exported
     change(artefact, "stages.0.blocks.0.mlp.fc1.bias", lambda x: np.where(np.arange(x.size) == 3, np.nan, x))
@@ -163,16 +162,19 @@ def test_6_weights_that_are_nan_cost_one_measurement_on_the_real_runtime(cache, 
         with pytest.raises(MeasureError, match=r"output values are NaN or infinite \[") as caught:
             measure(artefact, target, worker=worker, cache=cache, deadline_s=DEADLINE_S, budget_s=0.03)
         assert reason_of(caught.value) == "not-finite"  # tried once: the same would come out again
-        assert cache.get(artefact, target.fingerprint()) is None
+        assert cache.get(artefact, resolve(target).fingerprint) is None
 
 
-@pytest.mark.alone
+@pytest.mark.promise(26)
 def test_7_a_full_disk_costs_the_timing_and_not_the_measurement(cache):
     """The system refuses every byte beyond the first 512 of a file, as a full disk does."""
     program = """
         import json, resource, signal, sys, warnings
         sys.path.insert(0, sys.argv[1])
-        from archdsl.latency import RUNTIMES, Artefact, Target, TimingCache, Worker, measure
+        from archdsl.latency import TimingCache, Worker, measure
+        from archdsl.runtimes.artefact import Artefact
+        from archdsl.runtimes.registry import RUNTIMES
+        from archdsl.runtimes.target import Target, resolve
         RUNTIMES["faulty"] = "faulty_runtime"
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         free, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -181,7 +183,8 @@ def test_7_a_full_disk_costs_the_timing_and_not_the_measurement(cache):
             artefact = Artefact("spec", f"hash of {name}", (4, 2), text=fault, name=name)
             return measure(artefact, Target("faulty"), cache=cache, worker=worker, budget_s=0.03).median_ms
         def kept(name):
-            return cache.get(Artefact("spec", f"hash of {name}", (4, 2), text=""), Target("faulty").fingerprint())
+            artefact = Artefact("spec", f"hash of {name}", (4, 2), text="")
+            return cache.get(artefact, resolve(Target("faulty")).fingerprint)
         with Worker() as worker, warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
             resource.setrlimit(resource.RLIMIT_FSIZE, (512, hard))
@@ -205,13 +208,15 @@ def test_7_a_full_disk_costs_the_timing_and_not_the_measurement(cache):
     assert not facts["kept"] and facts["kept again"]
 
 
-@pytest.mark.alone
 def test_8_two_processes_on_one_cache_keep_the_timings_of_both(cache):
     program = """
         import sys, time
         from pathlib import Path
         sys.path.insert(0, sys.argv[1])
-        from archdsl.latency import RUNTIMES, Artefact, Target, TimingCache, Worker, measure
+        from archdsl.latency import TimingCache, Worker, measure
+        from archdsl.runtimes.artefact import Artefact
+        from archdsl.runtimes.registry import RUNTIMES
+        from archdsl.runtimes.target import Target
         RUNTIMES["faulty"] = "faulty_runtime"
         cache, me = TimingCache(), sys.argv[2]
         (cache.path.parent / f"{me}.ready").touch()
@@ -231,7 +236,6 @@ def test_8_two_processes_on_one_cache_keep_the_timings_of_both(cache):
     assert {entry.network for entry in cache.entries() if entry.timing} == names | set(EARLIER)
 
 
-@pytest.mark.alone
 def test_9_a_corrupt_cache_file_is_moved_aside_and_a_new_one_begun(cache):
     for suffix in ("-wal", "-shm"):  # all of it is merged: what is destroyed below is everything
         assert not cache.path.with_name(cache.path.name + suffix).exists()
@@ -240,7 +244,7 @@ def test_9_a_corrupt_cache_file_is_moved_aside_and_a_new_one_begun(cache):
         cache.path.write_bytes(content)
         with pytest.warns(CacheWarning, match="was damaged"):
             timing = take("none", worker, cache=cache, name="after the damage")
-    assert cache.get(network("none", "after the damage"), Target("faulty").fingerprint()) == timing
+    assert cache.get(network("none", "after the damage"), resolve(Target("faulty")).fingerprint) == timing
     (aside,) = (path for path in cache.path.parent.iterdir() if ".corrupt-" in path.name)
     assert aside.read_bytes() == content  # what it still holds can be looked at
 
@@ -282,7 +286,6 @@ def noise(x):
     return np.random.default_rng(0).standard_normal(x.shape)
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize("how", [noise, lambda x: 1.5 * x, lambda x: -x], ids=["noise", "half as much again", "sign"])
 def test_one_corrupt_weight_tensor_is_refused_though_the_network_is_as_fast(how, exported, cache):
     artefact, target, expected = exported
@@ -296,7 +299,6 @@ def test_one_corrupt_weight_tensor_is_refused_though_the_network_is_as_fast(how,
             assert reason_of(caught.value) == "numeric-gate"
 
 
-@pytest.mark.alone
 def test_a_network_without_one_window_block_is_refused_though_it_is_faster(exported):
     artefact, target, expected = exported
     shorter = replace(artefact, path=artefact.path.with_name("shorter.onnx"))
@@ -336,7 +338,7 @@ def test_of_all_tensors_those_that_change_the_answer_are_refused(exported):
             continue
         artefact.path.write_bytes(original)
         change(artefact, tensor.name, lambda x: 1.5 * x)
-        loaded = runtime("onnxruntime").load(artefact, target)
+        loaded = runtime("onnxruntime").load(artefact, target.config)
         found = np.concatenate([loaded.outputs(expected.inputs[i : i + 1])[0] for i in range(len(expected.inputs))])
         worst = np.abs(found - expected.outputs).max() / np.abs(expected.outputs).max()
         packed = {"inputs": expected.inputs, "outputs": expected.outputs}
@@ -352,7 +354,7 @@ def test_of_all_tensors_those_that_change_the_answer_are_refused(exported):
 
 
 def as_message(arrays, tolerance):
-    from archdsl.latency.worker.frames import pack_array
+    from archdsl.processes.frames import pack_array
 
     return {**{name: pack_array(array) for name, array in arrays.items()}, "tolerance": tolerance}
 
@@ -374,6 +376,7 @@ CAMPAIGN = {
 }
 
 
+@pytest.mark.promise(27)
 @pytest.mark.alone
 def test_sixty_mixed_faults_are_sixty_outcomes_in_time(tmp_path):
     faults = [name for i, name in enumerate([*CAMPAIGN] * 10) if CAMPAIGN[name] != "timeout" or i < 20][:60]
@@ -419,7 +422,7 @@ def living_in(sessions):
     return found
 
 
-@pytest.mark.alone
+@pytest.mark.promise(30)
 def test_memory_comes_back_after_big_measurements():
     with Worker() as worker:
         for name in ("big", "small"):
@@ -435,13 +438,13 @@ def test_memory_comes_back_after_big_measurements():
 # ---- retries
 
 
+@pytest.mark.promise(28)
 def test_every_reason_says_how_often_it_is_tried_again():
     assert set(RETRIES) == set(REASONS)
     assert all(RETRIES[reason] == 0 for reason in ("not-finite", "numeric-gate", "wrong-artefact", "runtime-missing"))
     assert all(RETRIES[reason] == 1 for reason in ("crash", "exit", "timeout", "out-of-memory"))
 
 
-@pytest.mark.alone
 def test_an_accident_is_made_good_by_a_second_attempt_in_a_new_process(cache, tmp_path):
     with Worker() as worker:
         take("none", worker)
@@ -451,7 +454,6 @@ def test_an_accident_is_made_good_by_a_second_attempt_in_a_new_process(cache, tm
     assert not Quarantine().path.read_bytes()  # forgiven
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize(("fault", "reason"), [("fail", "exception"), ("nan", "not-finite"), ("flood", "output-flood")])
 def test_what_would_come_out_the_same_again_is_tried_once(fault, reason):
     with Worker() as worker, pytest.raises(MeasureError) as caught:
@@ -463,6 +465,7 @@ def test_what_would_come_out_the_same_again_is_tried_once(fault, reason):
 # ---- errors of a GPU's driver stay in their process
 
 
+@pytest.mark.promise(29)
 @pytest.mark.alone
 def test_after_an_illegal_access_on_a_gpu_the_process_is_discarded(tmp_path):
     with Worker(memory_bytes=0) as worker:
@@ -503,7 +506,7 @@ def test_errors_of_cuda_are_told_from_others_by_their_words(words, spoils):
 # ---- quarantine
 
 
-@pytest.mark.alone
+@pytest.mark.promise(28)
 def test_a_network_that_crashed_three_times_is_not_tried_again_until_that_is_lifted(cache, capsys):
     with Worker() as worker, unharmed(cache, worker, limit_s=60):
         refused("crash", r"\(2 attempts\)", "segfault", worker, cache)
@@ -537,7 +540,7 @@ FINGERPRINT = "faulty 1 | cpu a device"
 
 
 def crash(quarantine, name="bad", times=1, fingerprint=FINGERPRINT, reason="crash"):
-    from archdsl.latency.failure import failed
+    from archdsl.failures import failed
 
     error = failed(reason, "the worker crashed (SIGSEGV)")
     return [quarantine.note(network("segfault", name), fingerprint, error) for _ in range(times)]
@@ -617,13 +620,12 @@ def test_a_disk_that_takes_half_a_line_keeps_none_of_it(quarantine, monkeypatch)
     assert sorted(path.name for path in quarantine.path.parent.iterdir()) == ["crashes.jsonl", "crashes.lock"]
 
 
-@pytest.mark.alone
 def test_four_processes_that_note_and_forgive_crashes_at_once_lose_none(quarantine):
     program = """
         import sys
         from pathlib import Path
-        from archdsl.latency import Artefact
-        from archdsl.latency.failure import failed
+        from archdsl.runtimes.artefact import Artefact
+        from archdsl.failures import failed
         from archdsl.latency.cache.quarantine import Quarantine
         for i in range(25):
             one, passing = (Artefact("spec", f"{sys.argv[3]}{mark}{i}", (4, 2), text="") for mark in "-+")
@@ -634,5 +636,5 @@ def test_four_processes_that_note_and_forgive_crashes_at_once_lose_none(quaranti
     writers = [start(program, str(quarantine.path.parent), str(i)) for i in range(4)]
     errors = [writer.communicate(timeout=50)[1] for writer in writers]
     assert [writer.returncode for writer in writers] == [0] * 4, errors
-    found = [Crash.from_line(line) for line in quarantine.path.read_bytes().splitlines()]
+    found = [Crash.from_record(jsonl.parsed(line)) for line in quarantine.path.read_bytes().splitlines()]
     assert {one.graph_hash for one in found} == {f"{me}-{i}" for me in range(4) for i in range(25)}

@@ -1,4 +1,4 @@
-"""Latencies that a study knows before it measures them: what is learnt, where it is kept, what proposals make of it."""
+"""Estimates that a study knows before it measures them: what is learnt, where it is kept, what proposals make of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from itertools import compress
 from math import exp
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import optuna
@@ -23,32 +22,34 @@ from fake_study import FakeTraining, fake_accuracy, fake_campaign, fake_space, f
 from archdsl.cli.main import run
 from archdsl.compiler import cost, identity
 from archdsl.errors import ArchError
-from archdsl.latency import Target, Timing, close_workers
-from archdsl.latency.failure import failed
+from archdsl.events import Event, Note, Step
+from archdsl.failures import failed
+from archdsl.language import Space, Spec, load_space
+from archdsl.language.space.objectives import DurationBounds, RateBounds
+from archdsl.latency import Timing, close_workers
 from archdsl.latency.predictor import calibration
-from archdsl.latency.predictor.calibration import Subject, Taken, calibrate, choose_segments
-from archdsl.latency.predictor.networks import Network, networks_of
+from archdsl.latency.predictor.calibration import Subject, SubjectTimings, calibrate, choose_segments
+from archdsl.latency.predictor.networks import CandidateNetwork, networks_of
 from archdsl.latency.predictor.predictor import Calibrated, Predictor
-from archdsl.latency.runtimes.null import analytic_ms
 from archdsl.passes.drop_train_only import drop_train_only
 from archdsl.passes.segments import work_of
-from archdsl.report.search_run import Parts, search
-from archdsl.spec import Space, Spec, load_space
-from archdsl.spec.aims import DurationBounds, RateBounds
+from archdsl.runs.search import search
+from archdsl.runs.search_parts import SearchParts
+from archdsl.runtimes.adapters.null import analytic_ms
+from archdsl.runtimes.target import Target
 from archdsl.study.campaign import Campaign
-from archdsl.study.candidate import Assessor, Foreseen
-from archdsl.study.crew.interrupts import Interrupted, Interrupts
-from archdsl.study.events import Event, Noted, Preparing
-from archdsl.study.foresight import FEWEST_TRIALS, SCHEMA, Effort, Foresight, Latencies
-from archdsl.study.measured import MeasuredLatency
+from archdsl.study.candidate import Assessor, KnownCosts
+from archdsl.study.config import StudyConfig
+from archdsl.study.interrupts import Interrupted, Interrupts
+from archdsl.study.latency_evaluator import LatencyEvaluator
 from archdsl.study.objectives import chosen
-from archdsl.study.plan import Plan
+from archdsl.study.predicted_latencies import FEWEST_TRIALS, SCHEMA, Effort, PredictedLatencies
 from archdsl.study.proposals.proposer import Proposer
 from archdsl.study.record import Record
-from archdsl.study.storage.once import Once
 from archdsl.study.storage.opening import attributes_of, open_storage
-from archdsl.study.storage.owner import owner
-from archdsl.study.storage.turns import turns_of
+from archdsl.study.storage.process_identity import this_process
+from archdsl.study.storage.shared_results import SharedResults
+from archdsl.study.storage.store import StudyStore, study_lock
 
 NULL = Target.parse("null")
 HERE = Target.parse("onnxruntime")
@@ -75,7 +76,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 
 
 @pytest.fixture(scope="module")
-def networks() -> list[Network]:
+def networks() -> list[CandidateNetwork]:
     return networks_of(fake_space())
 
 
@@ -89,11 +90,11 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Segments and networks take what `null` says; the list holds the names of all that were timed."""
     names: list[str] = []
 
-    def take(subjects: list[Subject], target: Target, **how: Any) -> Taken:
+    def take(subjects: list[Subject], target: Target, **how: Any) -> SubjectTimings:
         assert how["attempts"] == 1, "on a busy machine learning would take three times as long"
         names.extend(subject.name for subject in subjects)
         times_ms = [0.05 if subject.name == "the call" else computed_ms(subject) for subject in subjects]
-        return Taken(tuple(fake_timing(ms) for ms in times_ms), len(subjects))
+        return SubjectTimings(tuple(fake_timing(ms) for ms in times_ms), len(subjects))
 
     monkeypatch.setattr(calibration, "take", take)
     return names
@@ -112,16 +113,18 @@ class Fake:
         self.events: list[Event] = []
         self.space = fake_space(SMALL)
         self.training = more.pop("training", None) or FakeTraining()
-        self.foresight = Foresight(self.space, more.pop("targets", {"": HERE}), effort=more.pop("effort", EFFORT))
+        self.predicted = PredictedLatencies(
+            self.space, more.pop("targets", {"": HERE}), effort=more.pop("effort", EFFORT)
+        )
         self.assessor = Assessor(
             self.space,
             chosen(["latency"], ["accuracy", "latency"]),
             constraints=more.pop("constraints", None),
             latency=fake_latency,
             accuracy=self.training,
-            foresight=self.foresight,
+            predicted=self.predicted,
         )
-        how = {"sampler": "ehvi", "space": self.space, "assessor": self.assessor, "listen": self.events.append}
+        how = {"sampler": "ehvi", "space": self.space, "assessor": self.assessor, "on_event": self.events.append}
         self.campaign: Campaign = fake_campaign(folder, trials=trials, storage=storage, **how, **more)
 
     def run(self) -> list[tuple[str | None, Any]]:
@@ -129,7 +132,7 @@ class Fake:
 
     @property
     def told(self) -> list[str]:
-        return [event.text for event in self.events if isinstance(event, Noted)]
+        return [event.text for event in self.events if isinstance(event, Note)]
 
 
 def kept_in(folder: Path) -> dict[str, Any]:
@@ -141,7 +144,7 @@ def kept_in(folder: Path) -> dict[str, Any]:
 
 
 def test_a_predictor_that_was_kept_predicts_the_same_to_the_last_digit(
-    networks: list[Network], timed: list[str], monkeypatch: pytest.MonkeyPatch
+    networks: list[CandidateNetwork], timed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(calibration, "MOST_MOVES", 3)  # so that some of the networks it learns from hold priced ones
     pairs = [(network.spec, network.parts) for network in networks]
@@ -163,7 +166,9 @@ def test_a_predictor_that_was_kept_predicts_the_same_to_the_last_digit(
     "changed",
     [{"schema": 2}, {"call_ms": None}, {"networks": [{}]}, {"target": {"runtime": "tensorrrt"}}, {"sizes": 1}],
 )
-def test_what_is_no_predictor_is_refused(networks: list[Network], timed: list[str], changed: dict[str, Any]) -> None:
+def test_what_is_no_predictor_is_refused(
+    networks: list[CandidateNetwork], timed: list[str], changed: dict[str, Any]
+) -> None:
     pairs = [(network.spec, network.parts) for network in networks[:6]]
     data = calibrate(pairs, HERE, num_networks=2, attempts=1).predictor.as_json()
     with pytest.raises(ValueError, match=r"schema|no predictor"):
@@ -172,7 +177,7 @@ def test_what_is_no_predictor_is_refused(networks: list[Network], timed: list[st
         Predictor.from_json({})
 
 
-def test_segments_are_chosen_so_that_many_networks_are_known_as_a_whole(networks: list[Network]) -> None:
+def test_segments_are_chosen_so_that_many_networks_are_known_as_a_whole(networks: list[CandidateNetwork]) -> None:
     parts = [network.parts for network in networks]
     needed = [{key for key in one.counts if key not in one.moves} for one in parts]
     complete = []
@@ -186,21 +191,21 @@ def test_segments_are_chosen_so_that_many_networks_are_known_as_a_whole(networks
 # --- what is foreseen ------------------------------------------------------------------------------------------------
 
 
-def test_a_computed_latency_is_foreseen_exactly(networks: list[Network]) -> None:
+def test_a_computed_latency_is_foreseen_exactly(networks: list[CandidateNetwork]) -> None:
     target = Target.parse({"runtime": "null", "batch": 4, "threads": 2})
-    foresight, measure = Foresight(fake_space(), {"": NULL, "other": target}), MeasuredLatency(target)
+    foresight, measure = PredictedLatencies(fake_space(), {"": NULL, "other": target}), LatencyEvaluator(target)
     for network in networks[:40:13]:
         seen, timing = foresight.of(network.spec, network.hash), measure(network.spec)
         assert seen.values["latency@other"] == timing.median_ms
         assert seen.values["throughput@other"] == timing.images_per_second
-        assert seen.values["latency"] == MeasuredLatency(NULL)(network.spec).median_ms
+        assert seen.values["latency"] == LatencyEvaluator(NULL)(network.spec).median_ms
         assert not seen.intervals
 
 
-def test_a_network_is_looked_at_once(networks: list[Network], monkeypatch: pytest.MonkeyPatch) -> None:
-    foresight = Foresight(fake_space(), {"": NULL})
+def test_a_network_is_looked_at_once(networks: list[CandidateNetwork], monkeypatch: pytest.MonkeyPatch) -> None:
+    foresight = PredictedLatencies(fake_space(), {"": NULL})
     first = foresight.of(networks[0].spec, "a hash")
-    monkeypatch.setattr("archdsl.study.foresight._computed_ms", None)
+    monkeypatch.setattr("archdsl.study.predicted_latencies._computed_ms", None)
     assert foresight.of(networks[0].spec, "a hash") is first
 
 
@@ -214,13 +219,13 @@ def test_latencies_are_learnt_once_and_foreseen_near_what_is_measured(tmp_path: 
     one = Fake(tmp_path)
     one.run()
     assert len(timed) == EFFORT.segments + EFFORT.networks
-    assert [event.doing for event in one.events if isinstance(event, Preparing)] == [
+    assert [event.text for event in one.events if isinstance(event, Step)] == [
         "learning latencies on onnxruntime: 14 segments, 3 networks"
     ]
-    assert "latency foreseen: of " in one.told[0] and "from 14 segments and 3 networks on onnxruntime" in one.told[0]
+    assert "latency predicted: of " in one.told[0] and "from 14 segments and 3 networks on onnxruntime" in one.told[0]
     errors, inside = [], []
     for record in one.campaign.records():
-        seen = one.assessor.foresee(record.picks)
+        seen = one.assessor.known_costs(record.assignment)
         if "latency" in seen.values and record.values is not None:
             low, high = seen.intervals["latency"]
             assert seen.intervals["throughput"] == (pytest.approx(1000 / high), pytest.approx(1000 / low))
@@ -258,8 +263,8 @@ def test_workers_share_what_one_of_them_learnt(tmp_path: Path, timed: list[str])
     for thread in threads:
         thread.join()
     assert len(timed) == EFFORT.segments + EFFORT.networks
-    picks = [record.picks for record in workers[0].campaign.records() if record.picks]
-    seen = [[worker.assessor.foresee(one) for one in picks] for worker in workers]
+    assignment = [record.assignment for record in workers[0].campaign.records() if record.assignment]
+    seen = [[worker.assessor.known_costs(one) for one in assignment] for worker in workers]
     assert seen[0] == seen[1] == seen[2] and any("latency" in one.values for one in seen[0])
 
 
@@ -273,14 +278,14 @@ def test_workers_share_what_one_of_them_learnt(tmp_path: Path, timed: list[str])
 def test_a_search_goes_on_without_what_could_not_be_learnt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, why: str
 ) -> None:
-    def take(*what: Any, **how: Any) -> Taken:
+    def take(*what: Any, **how: Any) -> SubjectTimings:
         raise error
 
     monkeypatch.setattr(calibration, "take", take)
     one = Fake(tmp_path, trials=5)
     assert one.campaign.run().reason == "trials"
-    assert one.told == [f"latency foreseen: {why}"]
-    assert "latency" not in one.assessor.foresee(one.campaign.records()[0].picks).values
+    assert one.told == [f"latency predicted: {why}"]
+    assert "latency" not in one.assessor.known_costs(one.campaign.records()[0].assignment).values
     monkeypatch.undo()
     again = Fake(tmp_path, trials=6)
     assert again.campaign.run().reason == "trials" and again.told == one.told, "it is not tried again"
@@ -291,7 +296,7 @@ def test_an_interrupt_while_learning_ends_the_search_and_the_next_one_learns_aga
 ) -> None:
     fine = calibration.take
 
-    def take(*what: Any, **how: Any) -> Taken:
+    def take(*what: Any, **how: Any) -> SubjectTimings:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(5)
         return fine(*what, **how)
@@ -308,9 +313,9 @@ def test_an_interrupt_while_learning_ends_the_search_and_the_next_one_learns_aga
 @pytest.mark.parametrize("kept", [{"schema": 99}, {"schema": 1, "targets": {"": {"predictor": {}}}}, ["?"]])
 def test_what_another_version_kept_is_not_used(tmp_path: Path, timed: list[str], kept: Any) -> None:
     one = Fake(tmp_path, trials=3)
-    one.campaign._study.set_user_attr("archdsl:foresight", kept)
+    one.campaign._store.study.set_user_attr("archdsl:foresight", kept)
     assert one.campaign.run().reason == "trials"
-    assert one.told[0].startswith("latency foreseen: no, ") and not timed
+    assert one.told[0].startswith("latency predicted: no, ") and not timed
 
 
 # --- once ------------------------------------------------------------------------------------------------------------
@@ -323,7 +328,8 @@ class Sharing:
         storage = open_storage(folder / "study.journal")
         self.study = optuna.create_study(study_name="s", storage=storage, load_if_exists=True)
         self.interrupts = Interrupts()
-        self.once = Once(self.study, turns_of(storage, "s"), self.interrupts, lease_s=lease_s)
+        store = StudyStore(self.study, study_lock(storage, "s"))
+        self.shared = SharedResults(store, self.interrupts, lease_s=lease_s)
 
 
 def test_what_is_found_out_once_is_found_out_by_one(tmp_path: Path) -> None:
@@ -336,63 +342,48 @@ def test_what_is_found_out_once_is_found_out_by_one(tmp_path: Path) -> None:
         return {"who": len(calls), "what": [0.1, None]}
 
     sharing = [Sharing(tmp_path) for _ in range(4)]
-    threads = [threading.Thread(target=lambda one=one: found.append(one.once("x", find_out))) for one in sharing]
+    threads = [
+        threading.Thread(target=lambda one=one: found.append(one.shared.compute_once("x", find_out))) for one in sharing
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert found == [{"who": 1, "what": [0.1, None]}] * 4
-    assert Sharing(tmp_path).once("x", lambda: 1 / 0) == found[0]
+    assert Sharing(tmp_path).shared.compute_once("x", lambda: 1 / 0) == found[0]
 
 
 def test_an_error_leaves_it_to_the_next(tmp_path: Path) -> None:
     one, other = Sharing(tmp_path), Sharing(tmp_path)
     with pytest.raises(ZeroDivisionError):
-        one.once("x", lambda: 1 / 0)
+        one.shared.compute_once("x", lambda: 1 / 0)
     begun = time.monotonic()
-    assert other.once("x", lambda: 5) == 5 == one.once("x", lambda: 6)
+    assert other.shared.compute_once("x", lambda: 5) == 5 == one.shared.compute_once("x", lambda: 6)
     assert time.monotonic() - begun < 1
-
-
-def test_a_process_that_is_learning_is_company(tmp_path: Path) -> None:
-    class Learning:
-        told = MappingProxyType[str, str]({})
-
-        def prepare(self, once: Once, say: object) -> None:
-            once("foresight", lambda: fake_campaign(tmp_path, sampler="ehvi", trials=1).run())
-
-        def of(self, spec: Spec, hash: str) -> Latencies:
-            return Latencies()
-
-    space, objectives = fake_space(), chosen(["latency"], ["accuracy", "latency"])
-    foresight: Any = Learning()
-    assessor = Assessor(space, objectives, latency=fake_latency, accuracy=FakeTraining(), foresight=foresight)
-    with pytest.raises(ArchError, match=f"process {os.getpid()} is learning latencies for this study"):
-        fake_campaign(tmp_path, sampler="ehvi", trials=1, space=space, assessor=assessor).run()
 
 
 def test_a_short_search_uses_what_a_longer_one_had_learnt(tmp_path: Path) -> None:
     space, sharing = fake_space(SMALL), Sharing(tmp_path)
     said: list[str] = []
-    Foresight(space, {"": HERE}, effort=None).prepare(sharing.once, said.append)
-    assert not said and sharing.once.kept("foresight") is None
+    PredictedLatencies(space, {"": HERE}, effort=None).prepare(sharing.shared, said.append)
+    assert not said and sharing.shared.read("foresight") is None
     sharing.study.set_user_attr("archdsl:foresight", {"schema": SCHEMA, "targets": {"": {"why_not": "it rained"}}})
-    short = Foresight(space, {"": HERE}, effort=None)
-    short.prepare(sharing.once, said.append)
-    assert not said and short.told == {"latency": "no, it rained"}
+    short = PredictedLatencies(space, {"": HERE}, effort=None)
+    short.prepare(sharing.shared, said.append)
+    assert not said and short.notes == {"latency": "no, it rained"}
 
 
 def test_the_claim_of_a_dead_process_passes_at_once_and_that_of_a_silent_one_elsewhere_with_its_lease(
     tmp_path: Path,
 ) -> None:
     one = Sharing(tmp_path)
-    dead = {**owner(), "started": long_ago(), "worker": "w", "lease_until": time.time() + 1000, "lease_s": 1000}
+    dead = {**this_process(), "started": long_ago(), "worker": "w", "lease_until": time.time() + 1000, "lease_s": 1000}
     one.study.set_user_attr("archdsl:x:claim", dead)
-    assert one.once("x", lambda: 5) == 5
+    assert one.shared.compute_once("x", lambda: 5) == 5
     silent = {**dead, "host": "elsewhere", "lease_until": time.time() + 0.5}
     one.study.set_user_attr("archdsl:y:claim", silent)
     begun = time.monotonic()
-    assert one.once("y", lambda: 6) == 6
+    assert one.shared.compute_once("y", lambda: 6) == 6
     assert 0.3 < time.monotonic() - begun < 5
 
 
@@ -403,49 +394,49 @@ def test_a_claim_is_renewed_while_the_work_goes_on(tmp_path: Path) -> None:
     def find_out() -> int:
         for _ in range(12):
             time.sleep(0.1)
-            seen.append(other.once.kept("x:claim")["lease_until"] - time.time())
+            seen.append(other.shared.read("x:claim")["lease_until"] - time.time())
         return 5
 
-    assert one.once("x", find_out) == 5
+    assert one.shared.compute_once("x", find_out) == 5
     assert min(seen) > -0.2 and len({round(left + i / 10, 1) for i, left in enumerate(seen)}) > 1
 
 
 def test_who_waits_can_be_interrupted(tmp_path: Path) -> None:
     one = Sharing(tmp_path)
-    there = {**owner(), "host": "elsewhere", "worker": "w", "lease_until": time.time() + 1000, "lease_s": 1000}
+    there = {**this_process(), "host": "elsewhere", "worker": "w", "lease_until": time.time() + 1000, "lease_s": 1000}
     one.study.set_user_attr("archdsl:x:claim", there)
     timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     with pytest.raises(Interrupted), one.interrupts:
-        one.once("x", lambda: 5)
+        one.shared.compute_once("x", lambda: 5)
     timer.join()
 
 
 # --- what proposals make of it ---------------------------------------------------------------------------------------
 
 
-def foreseeing(space: Space, networks: list[Network], width: float, share: float = 1.0) -> Any:
+def foreseeing(space: Space, networks: list[CandidateNetwork], width: float, share: float = 1.0) -> Any:
     """Foresees a share of the networks at what they take, as an estimate so much wide to either side."""
     times_ms = {network.hash: computed_ms(Subject.network(network.spec, HERE)) for network in networks}
     some = set(list(times_ms)[: int(share * len(times_ms))])
 
-    def foresee(picks: dict[str, int]) -> Foreseen:
-        spec = space.spec(picks)
+    def foresee(assignment: dict[str, int]) -> KnownCosts:
+        spec = space.spec(assignment)
         counts, hash, training = cost(spec), identity(spec, training=False), identity(spec)
         known = {"params": counts.params, "macs": counts.macs}
         if hash not in some:
-            return Foreseen(training, known)
+            return KnownCosts(training, known)
         ms = times_ms[hash]
         values, ends = {"latency": ms, "throughput": 1000 / ms}, (ms * (1 - width), ms * (1 + width))
         intervals = {"latency": ends, "throughput": (1000 / ends[1], 1000 / ends[0])} if width else {}
-        return Foreseen(training, {**known, **values}, intervals)
+        return KnownCosts(training, {**known, **values}, intervals)
 
     return foresee, times_ms
 
 
 @pytest.mark.parametrize("kind", ["latency", "throughput"])
 def test_an_estimate_rules_a_network_out_only_when_its_whole_interval_breaks_the_limit(
-    networks: list[Network], kind: str
+    networks: list[CandidateNetwork], kind: str
 ) -> None:
     """The limit lies 5 % below the fastest network."""
     space = fake_space()
@@ -454,19 +445,19 @@ def test_an_estimate_rules_a_network_out_only_when_its_whole_interval_breaks_the
         foresee, times_ms = foreseeing(space, networks, width)
         limit = 0.95 * min(times_ms.values())
         bounds: Any = DurationBounds(max=limit) if kind == "latency" else RateBounds(min=1000 / limit)
-        picks = Proposer(space, objectives, foresee, constraints={kind: bounds}).propose([], 0)
-        assert (picks is not None) == is_proposed
-        if picks is not None:
-            assert times_ms[identity(space.spec(picks), training=False)] * (1 - width) <= limit
+        assignment = Proposer(space, objectives, foresee, constraints={kind: bounds}).propose([], 0)
+        assert (assignment is not None) == is_proposed
+        if assignment is not None:
+            assert times_ms[identity(space.spec(assignment), training=False)] * (1 - width) <= limit
 
 
-def finished(networks: list[Network]) -> list[Record]:
+def finished(networks: list[CandidateNetwork]) -> list[Record]:
     """Trials of which no latency is known."""
     return [
         Record(
             number,
             "complete",
-            network.picks,
+            network.assignment,
             identity(network.spec),
             None,
             network.cost.params,
@@ -478,23 +469,24 @@ def finished(networks: list[Network]) -> list[Record]:
     ]
 
 
-def test_an_estimate_is_less_sure_than_what_is_known(networks: list[Network]) -> None:
+def test_an_estimate_is_less_sure_than_what_is_known(networks: list[CandidateNetwork]) -> None:
     """Near a limit an estimate may keep to it or not, in proportion to its interval; what is known does or does not."""
     space, objectives = fake_space(), chosen(["params"], ["accuracy", "params"])
     for width in (0.2, 0.0):
         foresee, times_ms = foreseeing(space, networks, width)
         limit = statistics.median(times_ms.values())
         proposer = Proposer(space, objectives, foresee, constraints={"latency": DurationBounds(max=limit)})
-        candidates = proposer._known((network.picks for network in networks), set())
-        mean, sd = proposer._guessed(candidates, proposer._read(finished(networks[:4]), random.Random(0)))
-        doubt = sd[:, proposer._names.index("latency")]
+        candidates = proposer._candidates((network.assignment for network in networks), set())
+        acquisition = proposer._acquisition
+        mean, sd = acquisition._posterior(candidates, acquisition.observe(finished(networks[:4]), [], random.Random(0)))
+        doubt = sd[:, acquisition._columns.names.index("latency")]
         assert doubt == pytest.approx(len(candidates) * [width / 1.645], rel=0.15)
         near = [abs(c.values["latency"] / limit - 1) < 0.05 for c in candidates]
-        chance = proposer._chance_to_keep(mean, sd)[near]
+        chance = acquisition._feasibility(mean, sd)[near]
         assert len(chance) and (((chance > 0.2) & (chance < 0.8)) == (width > 0)).all()
 
 
-def test_estimates_for_some_networks_teach_the_guess_for_the_others(networks: list[Network]) -> None:
+def test_estimates_for_some_networks_teach_the_guess_for_the_others(networks: list[CandidateNetwork]) -> None:
     """No trial has a latency; half of the networks are foreseen. Those that are not are guessed from these."""
     space, objectives = fake_space(), chosen(["latency"], ["accuracy", "latency"])
     shuffled = random.Random(1).sample(networks, len(networks))
@@ -502,12 +494,13 @@ def test_estimates_for_some_networks_teach_the_guess_for_the_others(networks: li
     for share in (0.5, 0.0):
         foresee, times_ms = foreseeing(space, shuffled, 0.02, share)
         proposer = Proposer(space, objectives, foresee)
-        records = [Record(0, "failed", networks[0].picks, "none", rule="crash")]
-        trials = proposer._read(records, random.Random(0))
-        candidates = proposer._known((network.picks for network in networks), set())
-        mean, _ = proposer._guessed(candidates, trials)
-        column = proposer._names.index("latency")
-        hashes = [identity(space.spec(dict(c.picks)), training=False) for c in candidates]
+        records = [Record(0, "failed", networks[0].assignment, "none", rule="crash")]
+        acquisition = proposer._acquisition
+        trials = acquisition.observe(records, [], random.Random(0))
+        candidates = proposer._candidates((network.assignment for network in networks), set())
+        mean, _ = acquisition._posterior(candidates, trials)
+        column = acquisition._columns.names.index("latency")
+        hashes = [identity(space.spec(dict(c.assignment)), training=False) for c in candidates]
         guessed_ms = [exp(logarithm) for logarithm in mean[:, column]]
         off = [abs(ms / times_ms[hash] - 1) for ms, hash in zip(guessed_ms, hashes, strict=True)]
         unforeseen = ["latency" not in candidate.values for candidate in candidates]
@@ -550,26 +543,26 @@ def test_a_search_says_what_is_foreseen_and_from_what(
 ) -> None:
     training: Any = FakeTraining()
     training.close, training.name, training.kind, training.agreement = lambda: None, "fake", "train", None
-    monkeypatch.setattr(Parts, "_trainers", lambda self, folder, report: training)
-    monkeypatch.setattr(MeasuredLatency, "__call__", lambda self, spec: fake_latency(spec))
+    monkeypatch.setattr(SearchParts, "_trainers", lambda self, folder, report: training)
+    monkeypatch.setattr(LatencyEvaluator, "__call__", lambda self, spec: fake_latency(spec))
     out = tmp_path / "run"
     assert run(["search", str(tiny), "--out", str(out), "--json"]) == 0
     printed = capsys.readouterr()
-    assert "learning latencies on onnxruntime: 15 segments, 2 networks …\nlatency foreseen: of " in printed.err
+    assert "learning latencies on onnxruntime: 15 segments, 2 networks …\nlatency predicted: of " in printed.err
     result = json.loads(printed.out)
     assert "from 15 segments and 2 networks on onnxruntime on cpu, fp32, batch 1" in result["foreseen"]["latency"]
-    assert "latency foreseen" in (out / "report.html").read_text()
+    assert "latency predicted" in (out / "report.html").read_text()
     num_timed = len(timed)
-    assert num_timed == 17 and dict(search(tiny, out=out).foreseen) == result["foreseen"] and len(timed) == num_timed
+    assert num_timed == 17 and dict(search(tiny, out=out).predicted) == result["foreseen"] and len(timed) == num_timed
 
 
 @pytest.mark.alone
 def test_latencies_learnt_on_a_real_runtime_are_near_those_measured_there(tmp_path: Path) -> None:
     space, sharing = fake_space(SMALL), Sharing(tmp_path)
-    foresight = Foresight(space, {"": HERE}, effort=Effort(14, 2), network_s=0.1)
-    foresight.prepare(sharing.once, lambda doing: None)
-    assert foresight.told["latency"].startswith("of ")
-    measure = MeasuredLatency(HERE, budget_s=0.1)
+    foresight = PredictedLatencies(space, {"": HERE}, effort=Effort(14, 2), network_s=0.1)
+    foresight.prepare(sharing.shared, lambda doing: None)
+    assert foresight.notes["latency"].startswith("of ")
+    measure = LatencyEvaluator(HERE, budget_s=0.1)
     errors = []
     for network in networks_of(space):
         seen = foresight.of(network.spec, network.hash)
@@ -581,15 +574,15 @@ def test_latencies_learnt_on_a_real_runtime_are_near_those_measured_there(tmp_pa
 def test_learning_can_be_left_out_and_is_then_left_out_for_good(tiny: Path, tmp_path: Path) -> None:
     null = {"objectives": {"latency": {"runtime": "null"}, "params": {}}}
     result = search(tiny, out=tmp_path / "run", set={**null, "search.foresee": False})
-    assert result.reason == "trials" and not result.foreseen
+    assert result.reason == "trials" and not result.predicted
     with pytest.raises(ArchError, match="foresee: false -> "):
         search(tiny, out=tmp_path / "run", set=null)
 
 
 def test_what_is_learnt_depends_on_what_the_search_pays_for(tiny: Path) -> None:
-    def foresight(sampler: str = "ehvi", trials: int = 16, **changes: Any) -> Foresight | None:
-        parts = Parts(load_space(tiny, changes), (), None)
-        return parts._foresight(Plan("tiny", parts.objectives, trials, 0, sampler))
+    def foresight(sampler: str = "ehvi", trials: int = 16, **changes: Any) -> PredictedLatencies | None:
+        parts = SearchParts(load_space(tiny, changes), (), None)
+        return parts._predicted(StudyConfig("tiny", parts.objectives, trials, 0, sampler))
 
     full, short = foresight(), foresight(trials=FEWEST_TRIALS - 1)
     assert full is not None and full.targets == {"": HERE} and full.effort == Effort(32, 3)

@@ -11,11 +11,13 @@ from archdsl.backends.torch import fx as torch_fx
 from archdsl.ir.graph import Graph
 from archdsl.ir.op import Op
 from archdsl.ir.types import TensorType
-from archdsl.ops import Activation, Add, Linear, Slice
-from archdsl.passes.cut_linears import cut
+from archdsl.ops.linear import Linear
+from archdsl.ops.pointwise import Activation, Add
+from archdsl.ops.tokens import Slice
 from archdsl.passes.network import Network
+from archdsl.passes.pad_hidden import ALIASED, EXTRA, pad
 from archdsl.passes.runner import Pass, run_passes
-from archdsl.passes.widen_hidden import ALIASED, EXTRA, widen
+from archdsl.passes.split_linears import split
 
 TOKENS = TensorType((5, 8))
 
@@ -48,13 +50,13 @@ def sliced(*cuts: tuple[int, int], bias: bool = True) -> Graph:
 
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_linear_that_is_cut_becomes_one_for_each_part(bias):
-    network = after(cut, sliced((0, 4), (4, 8), (8, 12), bias=bias))
+    network = after(split, sliced((0, 4), (4, 8), (8, 12), bias=bias))
     weights = {f"part{i}.weight": (4, 8) for i in range(3)}
     assert shapes(network) == weights | ({f"part{i}.bias": (4,) for i in range(3)} if bias else {})
 
 
 def test_channels_that_nothing_reads_go():
-    assert shapes(after(cut, sliced((0, 4), (8, 12)))) == {
+    assert shapes(after(split, sliced((0, 4), (8, 12)))) == {
         "part0.weight": (4, 8),
         "part0.bias": (4,),
         "part1.weight": (4, 8),
@@ -68,8 +70,8 @@ def test_a_linear_that_others_read_stays_whole():
     seen = sliced((0, 4), (4, 8))
     seen.output("qkv", seen.live()[1])
     for g in (overlapping, lonely):
-        assert "qkv.weight" in after(cut, g).weights
-    assert "qkv.weight" in run_passes(Network(seen, random_weights(seen)), [cut])[0].weights
+        assert "qkv.weight" in after(split, g).weights
+    assert "qkv.weight" in run_passes(Network(seen, random_weights(seen)), [split])[0].weights
 
 
 def mlp(hidden: int, *, between: tuple[Op, ...] = (Activation("gelu"),)) -> Graph:
@@ -82,7 +84,7 @@ def mlp(hidden: int, *, between: tuple[Op, ...] = (Activation("gelu"),)) -> Grap
 
 
 def test_a_hidden_layer_whose_rows_alias_is_widened_by_zeros():
-    network = after(widen, mlp(2 * ALIASED))
+    network = after(pad, mlp(2 * ALIASED))
     wide = 2 * ALIASED + EXTRA
     assert shapes(network) == {
         "fc1.weight": (wide, 8),
@@ -100,11 +102,11 @@ def test_a_hidden_layer_whose_rows_alias_is_widened_by_zeros():
     ids=["other width", "no activation", "two activations"],
 )
 def test_other_hidden_layers_keep_their_width(g):
-    assert shapes(after(widen, g)) == {name: tensor.shape for name, tensor in g.tensors().items()}
+    assert shapes(after(pad, g)) == {name: tensor.shape for name, tensor in g.tensors().items()}
 
 
 def test_a_hidden_layer_that_is_read_elsewhere_keeps_its_width():
     g = mlp(ALIASED)
     g.output("hidden", g.live()[1])
-    network = run_passes(Network(g, random_weights(g)), [widen])[0]
+    network = run_passes(Network(g, random_weights(g)), [pad])[0]
     assert network.graph.outputs["hidden"].type.channels == ALIASED

@@ -9,8 +9,9 @@ from fake_study import fake_accuracy, fake_timing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archdsl.study.front import dominates, front_of, has_gained
-from archdsl.study.objectives import OBJECTIVES
+from archdsl.study.front.pareto import front_of, has_gained
+from archdsl.study.hypervolume import costs, non_dominated
+from archdsl.study.objectives import OBJECTIVES, Objective
 from archdsl.study.record import Record
 
 BOTH = (OBJECTIVES["accuracy"], OBJECTIVES["latency"])
@@ -21,7 +22,7 @@ def record(number: int, reached: float, latency: float, /, *, noise_ms: float = 
     """A complete trial; its accuracy is of so many images that it has hardly any noise unless `more` says so."""
     fields: dict[str, Any] = {
         "state": "complete",
-        "picks": {},
+        "assignment": {},
         "hash": f"h{number}",
         "name": f"n{number}",
         "values": (reached, latency),
@@ -108,6 +109,10 @@ def test_the_front_agrees_with_brute_force(points: list[tuple[float, float]]) ->
     assert len(front.members) + len(front.contenders) + len(front.others) == len(points)
 
 
+def dominates(a: tuple[float, ...], b: tuple[float, ...], objectives: tuple[Objective, ...]) -> bool:
+    return non_dominated([costs(a, objectives), costs(b, objectives)]).tolist() == [True, False]
+
+
 def test_directions_decide_what_dominates() -> None:
     assert dominates((0.9, 1.0), (0.8, 1.0), BOTH)
     assert not dominates((0.9, 1.0), (0.9, 1.0), BOTH)
@@ -136,3 +141,8 @@ def test_what_failed_or_cost_nothing_is_no_gain() -> None:
 def test_before_there_is_anything_to_compare_with_everything_is_a_gain() -> None:
     assert has_gained([], BOTH, 1)
     assert has_gained([record(0, 0.5, 2.0, state="failed", values=None)], BOTH, 1)
+
+
+def test_a_record_is_stored_under_the_keys_of_earlier_studies() -> None:
+    kept = record(0, 0.5, 1.0, assignment={"stem.dim": 1}).as_json()
+    assert kept["picks"] == {"stem.dim": 1} and "assignment" not in kept

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_study import fake_campaign, fake_space
+from fake_study import SPACE, fake_campaign, fake_space
 from test_front import BOTH, COSTS, record
 
-from archdsl.report.front_page import front_page, growth
+from archdsl.report.front_page import front_page
+from archdsl.report.front_plots import growth
 from archdsl.report.front_rows import FrontRow, differences, front_rows
-from archdsl.study.front import front_of
+from archdsl.study.front.pareto import front_of
 from archdsl.study.objectives import OBJECTIVES
 from archdsl.study.record import Record
 
@@ -76,10 +77,10 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Any]:
     folder = tmp_path_factory.mktemp("page")
     outcome, space = fake_campaign(folder, trials=12).run(), fake_space()
     front = front_of(outcome.records, BOTH)
-    base = space.picks_of(space.base)
+    base = space.assignment_of(space.base)
     rows = front_rows(front, space)
     text = front_page(
-        "fake", {"target": "null"}, front, rows, outcome.records, lambda r: differences(space, r.picks, base)
+        "fake", {"target": "null"}, front, rows, outcome.records, lambda r: differences(space, r.assignment, base)
     )
     return text, rows
 
@@ -107,11 +108,13 @@ def test_the_page_loads_nothing_from_anywhere(searched: tuple[str, Any]) -> None
     assert not re.search(r"@import|url\(", "".join(re.findall(r"<style>.*?</style>", searched[0], re.DOTALL)))
 
 
+@pytest.mark.promise(15)
 def test_equal_searches_give_equal_pages() -> None:
     records = [record(0, 0.5, 1.0), record(1, 0.6, 2.0), record(2, 0.4, 2.0)]
     assert page_of(records) == page_of(records)
 
 
+@pytest.mark.promise(41)
 @pytest.mark.parametrize("hostile", HOSTILE)
 def test_text_of_others_is_text_and_never_markup(hostile: str) -> None:
     plain = [record(0, 0.5, 1.0, name="a"), record(1, 0.6, 2.0), record(2, 0.1, 3.0, name="b")]
@@ -124,6 +127,27 @@ def test_text_of_others_is_text_and_never_markup(hostile: str) -> None:
     assert [tag for tag, _ in page.tags] == [tag for tag, _ in calm.tags]
     own = page.scripts[1:]  # the first is plotly itself
     assert all("<" not in _data_of(script) for script in own if "newPlot" in script)
+
+
+WAYS_OUT = ("", '">', "'>", "</script>", "</title></style></textarea>", "]]>-->")
+ATTACKS = (
+    "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "<svg/onload=alert(1)>", "<iframe src=javascript:x()>",
+    "<ScRiPt\t>alert(1)</sCrIpT>", "<a href=\"java\nscript:alert(1)\">x</a>", "<math><mi xlink:href=javascript:x()>",
+    "<meta http-equiv=refresh content=0;url=//x>", "<base href=//x>", "\x00<script\x00>alert(1)</script>",
+)  # fmt: skip
+
+
+@pytest.mark.promise(41)
+def test_sixty_attacks_on_one_page_are_text() -> None:
+    names = [way + attack for way in WAYS_OUT for attack in ATTACKS]
+    assert len(names) == 60
+    calm, spoilt = (
+        [record(number, 0.5 + number / 1000, 1.0 + number, name=name) for number, name in enumerate(chosen)]
+        for chosen in (["a"] * 60, names)
+    )
+    found, due = Page(page_of(spoilt, of=lambda r: names[0])), Page(page_of(calm, of=lambda r: "e"))
+    assert [(tag, sorted(with_)) for tag, with_ in found.tags] == [(tag, sorted(with_)) for tag, with_ in due.tags]
+    assert all("<" not in _data_of(script) for script in found.scripts[1:] if "newPlot" in script)
 
 
 def _data_of(script: str) -> str:
@@ -168,5 +192,8 @@ def test_there_is_no_history_of_nothing() -> None:
 def test_the_whole_page_is_written_beside_the_front(tmp_path: Path) -> None:
     import archdsl
 
-    found = archdsl.search(fake_space(), objectives=["latency", "params"], trials=3, out=tmp_path / "run", on="null")
+    costs = SPACE.replace("  accuracy: {train: {data: synthetic}}\n", "")
+    found = archdsl.search(
+        fake_space(costs), objectives=["latency", "params"], trials=3, out=tmp_path / "run", on="null"
+    )
     assert "plotly" in (found.folder.path / "report.html").read_text(encoding="utf-8")

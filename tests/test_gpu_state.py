@@ -9,9 +9,10 @@ from types import SimpleNamespace
 import pytest
 from test_timing import readings
 
-from archdsl.latency import Target, Timing
-from archdsl.latency.clock.gpu_state import CHANGING, REASONS, GpuState, GpuStates, gpu_memory_bytes, read_gpu
-from archdsl.latency.clock.verdict import Conditions, contention_of, judged
+from archdsl.latency import Timing
+from archdsl.latency.summary import Conditions, contention_of, summarize
+from archdsl.runtimes.target import Target, resolve
+from archdsl.telemetry.gpu import CHANGING, REASONS, GpuState, GpuStates, gpu_memory_bytes, read_gpu
 
 
 class NVMLError(Exception):
@@ -151,7 +152,7 @@ def test_what_slows_a_gpu_is_contention_and_idling_is_not():
 
 def test_a_timing_on_a_gpu_carries_its_state_and_judges_by_it():
     states = GpuStates(CALM, GpuState(sm_mhz=1200, max_sm_mhz=1980, reasons=0x40, temperature_c=88, others=0))
-    found = judged(readings([1.0] * 30), Target("null"), "abc", Conditions("1", {}, None, states))
+    found = summarize(readings([1.0] * 30), resolve(Target("null")), "abc", Conditions("1", {}, None, states))
     assert found.clock_state == "unlocked at 1200 of 1980 MHz"
     assert found.device_state["clock_reasons_after"] == "thermal slowdown by the hardware"
     assert (found.device_state["sm_mhz_before"], found.device_state["sm_mhz_after"]) == (1980, 1200)

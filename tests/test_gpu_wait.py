@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 
 from archdsl.errors import ArchError, MeasureError
-from archdsl.latency import RUNTIMES, Artefact, Target, Worker, measure
-from archdsl.latency.clock.gpu_wait import FLAGS, VARIABLE, set_gpu_wait
-from archdsl.latency.failure import reason_of
+from archdsl.failures import reason_of
+from archdsl.latency import Worker, measure
+from archdsl.runtimes.artefact import Artefact
+from archdsl.runtimes.registry import RUNTIMES
+from archdsl.runtimes.target import Target, gpu_parts, resolve
+from archdsl.telemetry.gpu_wait import FLAGS, VARIABLE, set_gpu_wait
 
 
 class FakeDriver:
@@ -43,7 +46,7 @@ def test_the_driver_is_told_what_the_variable_says(how, told, monkeypatch):
 
 def test_another_word_is_the_users_mistake(monkeypatch):
     monkeypatch.setenv(VARIABLE, "busy")
-    for ask in (set_gpu_wait, Target("torch", device="cuda")._on_gpu):
+    for ask in (set_gpu_wait, lambda: gpu_parts("cuda")):
         with pytest.raises(ArchError, match="is one of auto, spin, block, got 'busy'") as caught:
             ask()
         assert caught.value.exit_code == 1
@@ -70,20 +73,19 @@ def test_no_driver_is_told(monkeypatch):
 
 
 def test_it_is_a_part_of_what_a_latency_on_a_gpu_belongs_to(monkeypatch):
-    monkeypatch.setattr("archdsl.latency.target.gpu_driver", lambda: "600.1")
+    monkeypatch.setattr("archdsl.runtimes.target.gpu_driver", lambda: "600.1")
     monkeypatch.setenv(VARIABLE, "block")
     monkeypatch.setitem(RUNTIMES, "faulty", "faulty_runtime")
-    assert "| driver 600.1 | wait block |" in Target("faulty", device="cuda").fingerprint()
-    assert "wait" not in Target("faulty").fingerprint() and "driver" not in Target("faulty").fingerprint()
-    assert Target("torch", device="cuda")._on_gpu() == ["driver 600.1", "wait block"]
-    assert Target("torch")._on_gpu() == []
+    assert "| driver 600.1 | wait block |" in resolve(Target("faulty", device="cuda")).fingerprint
+    assert "wait" not in resolve(Target("faulty")).fingerprint and "driver" not in resolve(Target("faulty")).fingerprint
+    assert gpu_parts("cuda") == ["driver 600.1", "wait block"]
+    assert gpu_parts("cpu") == []
     monkeypatch.setenv(VARIABLE, "auto")
-    assert Target("torch", device="cuda")._on_gpu() == ["driver 600.1"]
-    monkeypatch.setattr("archdsl.latency.target.gpu_driver", lambda: None)
-    assert Target("torch", device="cuda")._on_gpu() == []
+    assert gpu_parts("cuda") == ["driver 600.1"]
+    monkeypatch.setattr("archdsl.runtimes.target.gpu_driver", lambda: None)
+    assert gpu_parts("cuda") == []
 
 
-@pytest.mark.alone
 def test_the_worker_sets_it_before_it_loads_a_network_and_records_it(monkeypatch):
     monkeypatch.setitem(RUNTIMES, "faulty", "faulty_runtime")
     artefact = Artefact("spec", "h", (4, 2), text="none")

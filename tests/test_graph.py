@@ -9,25 +9,11 @@ from archdsl.ir.graph import Graph, Scope
 from archdsl.ir.op import Cost
 from archdsl.ir.order import Planes, Raster, Windows
 from archdsl.ir.types import TensorType
-from archdsl.ops import (
-    Activation,
-    Add,
-    AddPosition,
-    Attention,
-    BatchNorm,
-    Conv2d,
-    DropPath,
-    LayerNorm,
-    Linear,
-    MeanPool,
-    MergeGroups,
-    PrependToken,
-    RelativePositionBias,
-    Reorder,
-    Slice,
-    TakeToken,
-    TokenBatchNorm,
-)
+from archdsl.ops.attention import Attention, RelativePositionBias
+from archdsl.ops.linear import Conv2d, Linear
+from archdsl.ops.norm import BatchNorm, LayerNorm, TokenBatchNorm
+from archdsl.ops.pointwise import Activation, Add, DropPath
+from archdsl.ops.tokens import AddPosition, MeanPool, MergeGroups, PrependToken, Reorder, Slice, TakeToken
 
 TOKENS = TensorType((16, 8), order=Raster(4, 4))
 PLANES = TensorType((8, 4, 4), order=Planes(4, 4))

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import random
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,12 +16,15 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from test_spec_fuzz import JUNK, TEXTS, mutated, spots
+from mutations import mutated, spots
+from test_spec_fuzz import BOMBS as SPEC_BOMBS
+from test_spec_fuzz import JUNK, TEXTS
+from test_yaml_text import BOMBS as TEXT_BOMBS
 
 from archdsl.cli.main import run
-from archdsl.spec import shipped_specs
-from archdsl.spec.render import to_yaml
-from archdsl.spec.yaml_text import parse
+from archdsl.language import shipped_specs
+from archdsl.language.text.render import to_yaml
+from archdsl.language.text.yaml_text import parse
 
 SPECS = {path.stem: path.read_text() for path in shipped_specs()}
 LIGHT = ["swin_t", "swin_free_t", "vit_ti_16", "convnext_t", "swin_free_b_br", "convnext_swin_t"]
@@ -87,6 +93,7 @@ def test_a_malformed_spec_is_one_clean_error(text, folder, capsys):
     assert code == 1
 
 
+@pytest.mark.promise(1)
 @pytest.mark.parametrize("seed", range(3))
 def test_a_spec_with_random_edits_is_one_clean_error(seed, folder, capsys):
     rng = random.Random(seed)
@@ -143,3 +150,39 @@ def test_extreme_numbers_anywhere_are_refused_or_fine(seed, folder, capsys):
                     below = below[part]
                 below[path[-1]] = rng.choice(NUMBERS)
         check(to_yaml(data), folder, capsys)
+
+
+WITHIN_LIMITS = """
+import random, resource, sys
+from pathlib import Path
+from archdsl.cli.main import run
+from archdsl.processes.limits import memory_in_use
+from mutations import mutated
+from test_malformed_cli import LIGHT, SPECS
+
+folder = Path(sys.argv[1])
+run(["check", "swin_t"])
+limit = memory_in_use(resident=False) + 150 * 2**20
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+for path in sorted(folder.iterdir()):
+    assert run(["check", str(path)]) in (0, 1), path
+rng = random.Random(11)
+for number in range(100):
+    text = mutated(SPECS[rng.choice(LIGHT)], rng).encode("utf-8", "surrogatepass")
+    (folder / "edited.yaml").write_bytes(text)
+    assert run(["check", str(folder / "edited.yaml")]) in (0, 1), text
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is bounded on Linux")
+@pytest.mark.promise(1, 2)
+def test_bombs_and_edits_are_told_within_150_mib(tmp_path):
+    texts = {**{f"text {name}": text for name, text in TEXT_BOMBS.items()}, **SPEC_BOMBS}
+    assert len(texts) > 40
+    for number, text in enumerate(texts.values()):
+        (tmp_path / f"{number}.yaml").write_bytes(text.encode("utf-8", "surrogatepass"))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", WITHIN_LIMITS, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "Traceback" not in done.stderr and "internal" not in done.stderr

@@ -11,9 +11,10 @@ import pytest
 from toy_parts import SPEC, toys  # noqa: F401
 
 from archdsl.errors import ArchError, SpecError
-from archdsl.spec import files, limits, load, loads
-from archdsl.spec.merge import merge
-from archdsl.spec.yaml_text import parse
+from archdsl.language import load, loads
+from archdsl.language.architecture.merge import merge
+from archdsl.language.text import files, limits
+from archdsl.language.text.yaml_text import parse
 
 pytestmark = pytest.mark.usefixtures("toys")
 
@@ -123,6 +124,7 @@ def test_a_cycle_is_named_as_a_chain(project):
         load("a.yaml", check=False)
 
 
+@pytest.mark.promise(3)
 def test_a_chain_may_have_eight_steps_and_no_more(project):
     for number in range(10):
         (project / f"s{number}.yaml").write_text(f"extends: s{number + 1}.yaml\n")
@@ -132,6 +134,7 @@ def test_a_chain_may_have_eight_steps_and_no_more(project):
         load("s0.yaml", check=False)
 
 
+@pytest.mark.promise(3)
 def test_all_files_together_have_a_limit(project, monkeypatch):
     monkeypatch.setattr(files.Budget.__init__, "__defaults__", (limits.MAX_FILES, 2 * len(SPEC)))
     (project / "mine.yaml").write_text("extends: base.yaml\n")
@@ -165,6 +168,7 @@ ATTACKS = [
 ]  # fmt: skip
 
 
+@pytest.mark.promise(8)
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_nothing_outside_the_project_is_read(attack, project, tmp_path_factory):
     outside = project.parent / "outside.yaml"
@@ -207,6 +211,7 @@ def _watch(event: str, args: tuple[object, ...]) -> None:
 sys.addaudithook(_watch)
 
 
+@pytest.mark.promise(8)
 def test_a_symbolic_link_swapped_in_at_the_last_moment_is_not_followed(project, monkeypatch):
     outside = project.parent / "outside.yaml"
     outside.write_text("secret: 1")

@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 
 from archdsl.errors import MeasureError
-from archdsl.latency import Artefact, Target
-from archdsl.latency.failure import reason_of
+from archdsl.failures import reason_of
 from archdsl.latency.measurement import default_deadline_s
-from archdsl.latency.runtimes import Profilable, onnx_tensorrt, runtime
-from archdsl.latency.runtimes.onnx_runtime import LEFT_TO_CPU
-from archdsl.latency.runtimes.onnx_tensorrt import PROVIDER, TensorRtSession, engines_folder, provider_settings
+from archdsl.runtimes.adapters import onnx_tensorrt
+from archdsl.runtimes.adapters.onnx_runtime import LEFT_TO_CPU
+from archdsl.runtimes.adapters.onnx_tensorrt import PROVIDER, TensorRtSession, engines_folder, provider_settings
+from archdsl.runtimes.artefact import Artefact
+from archdsl.runtimes.protocol import Profilable
+from archdsl.runtimes.registry import runtime
+from archdsl.runtimes.target import Target, resolve
 
 GPU = ("CUDAExecutionProvider", "CPUExecutionProvider")
 
@@ -216,7 +219,7 @@ def test_a_library_without_the_provider_is_told_with_what_brings_it(fake):
     for ask in (
         one.version,
         lambda: one.device_name("cuda"),
-        lambda: Target("onnxruntime-tensorrt", device="cuda").fingerprint(),
+        lambda: resolve(Target("onnxruntime-tensorrt", device="cuda")),
     ):
         with pytest.raises(MeasureError) as caught:
             ask()
@@ -230,7 +233,7 @@ def test_a_network_is_loaded_from_the_users_cache_folder(fake, model, tmp_path, 
     monkeypatch.setattr(onnx_tensorrt, "library_version", lambda *_, **__: "1.31.1")
     monkeypatch.setattr("archdsl.backends.trt.library.gpu_name", lambda: "a GPU")
     target = Target("onnxruntime-tensorrt", device="cuda")
-    runtime("onnxruntime-tensorrt").load(Artefact("onnx", "h", (3,), path=model), target)
+    runtime("onnxruntime-tensorrt").load(Artefact("onnx", "h", (3,), path=model), target.config)
     path = library.made[0]["providers"][0][1]["trt_engine_cache_path"]
     assert path.startswith(str(tmp_path / "cache" / "onnxruntime-tensorrt"))
     assert "a-GPU" in path
@@ -238,4 +241,4 @@ def test_a_network_is_loaded_from_the_users_cache_folder(fake, model, tmp_path, 
 
 def test_a_measurement_waits_for_an_engine_to_be_built():
     target = Target("onnxruntime-tensorrt", device="cuda")
-    assert default_deadline_s(target, 2.0) >= default_deadline_s(Target("tensorrt", device="cuda"), 2.0) > 600
+    assert default_deadline_s(runtime(target.runtime), 2.0) >= default_deadline_s(runtime("tensorrt"), 2.0) > 600

@@ -6,7 +6,8 @@ import pytest
 from toy_parts import SPEC, toys  # noqa: F401
 
 from archdsl.errors import SpecError
-from archdsl.spec import limits, loads
+from archdsl.language import loads
+from archdsl.language.text import limits
 
 pytestmark = pytest.mark.usefixtures("toys")
 

@@ -16,8 +16,8 @@ from timm_references import images, reference, telling, without_shift
 from torch import Tensor, fx, nn
 
 import archdsl
-from archdsl.spec.load import load
-from archdsl.spec.model import Spec
+from archdsl.language.architecture.load import load
+from archdsl.language.architecture.model import Spec
 
 TOLERANCE = 1e-5
 GRADIENT_TOLERANCE = 1e-4
@@ -55,17 +55,24 @@ def depths(*blocks: int) -> dict[str, int]:
     return {f"stages.{stage}.depth": depth for stage, depth in enumerate(blocks)}
 
 
+@pytest.mark.promise(13)
 @pytest.mark.parametrize(
-    ("spec", "name"), [("swin_t", SWIN_T), ("swin_s", SWIN_S), ("swin_b", SWIN_B), ("swin_l", SWIN_L)]
+    ("spec", "name", "blocks"),
+    [
+        ("swin_t", SWIN_T, (2, 2, 6, 2)),
+        ("swin_s", SWIN_S, (2, 2, 18, 2)),
+        ("swin_b", SWIN_B, (2, 2, 4, 2)),
+        ("swin_l", SWIN_L, (2, 2, 2, 2)),
+    ],
 )
-def test_swin_equals_timm(timm: ModuleType, spec: str, name: str):
-    assert_same_logits(reference(timm, name), load(spec))
+def test_swin_equals_timm(timm: ModuleType, spec: str, name: str, blocks: tuple[int, ...]):
+    assert_same_logits(reference(timm, name, depths=blocks), load(spec, set=depths(*blocks)))
 
 
 @pytest.mark.parametrize(
     ("spec", "name", "blocks"),
     [
-        ("swin_b_w12_384", "swin_base_patch4_window12_384", (2, 2, 18, 2)),
+        ("swin_b_w12_384", "swin_base_patch4_window12_384", (1, 2, 2, 2)),
         ("swin_l_w12_384", "swin_large_patch4_window12_384", (1, 1, 2, 1)),
     ],
 )
@@ -77,7 +84,7 @@ def test_swin_at_384_equals_timm(timm: ModuleType, spec: str, name: str, blocks:
     ("spec", "name", "blocks"),
     [
         ("swin_free_t", SWIN_T, (2, 2, 6, 2)),
-        ("swin_free_s", SWIN_S, (2, 2, 18, 2)),
+        ("swin_free_s", SWIN_S, (2, 2, 4, 2)),
         ("swin_free_b", SWIN_B, (2, 2, 2, 2)),
     ],
 )
@@ -106,6 +113,7 @@ def test_a_padded_swin_of_full_width_equals_timm(timm: ModuleType):
     assert_same_logits(theirs, load("swin_t", set={"input.size": 200, **depths(*blocks)}))
 
 
+@pytest.mark.promise(13)
 @pytest.mark.parametrize(
     ("spec", "name", "depth"), [("vit_ti_16", "tiny", 12), ("vit_s_16", "small", 12), ("vit_b_16", "base", 4)]
 )
@@ -114,6 +122,7 @@ def test_vit_equals_timm(timm: ModuleType, spec: str, name: str, depth: int):
     assert_same_logits(theirs, load(spec, set=depths(depth)))
 
 
+@pytest.mark.promise(13)
 @pytest.mark.parametrize(
     ("spec", "name", "blocks"),
     [

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from test_worker import make_onnx
 
-from archdsl.latency import Artefact, Target, Worker, compare, measure
-from archdsl.latency.clock import peak_memory as module
-from archdsl.latency.clock.peak_memory import memory_meter
+from archdsl.latency import Worker, compare, measure
+from archdsl.runtimes.artefact import Artefact, OutputShape
+from archdsl.runtimes.target import Target
+from archdsl.telemetry import peak_memory as module
+from archdsl.telemetry.peak_memory import memory_meter
 
 MIB = 2**20
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
@@ -19,7 +21,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
 
 ALONE = """
 import numpy as np
-from archdsl.latency.clock.peak_memory import memory_meter
+from archdsl.telemetry.peak_memory import memory_meter
 MIB = 2**20
 def held(mebibytes):
     return np.ones(mebibytes * MIB, np.uint8)
@@ -90,7 +92,9 @@ def make_large(path, width):
         [numpy_helper.from_array(first, "first"), numpy_helper.from_array(second, "second")],
     )
     save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
-    return Artefact("onnx", f"h{width}", (3, 8, 8), path=path, num_outputs=10, name=f"{width} units")
+    return Artefact(
+        "onnx", f"h{width}", (3, 8, 8), path=path, outputs=(OutputShape("logits", (10,)),), name=f"{width} units"
+    )
 
 
 @linux
@@ -112,7 +116,9 @@ def test_a_network_twice_as_large_needs_more_in_whatever_order_they_are_loaded(t
 def test_the_library_is_not_counted_for_the_first_network_of_a_worker(tmp_path):
     pytest.importorskip("onnxruntime")
     make_onnx(tmp_path / "tiny.onnx")
-    artefact = Artefact("onnx", "h", (3, 8, 8), path=tmp_path / "tiny.onnx", num_outputs=10, name="tiny")
+    artefact = Artefact(
+        "onnx", "h", (3, 8, 8), path=tmp_path / "tiny.onnx", outputs=(OutputShape("logits", (10,)),), name="tiny"
+    )
     with Worker() as worker:
         first, later = (measure(artefact, Target(), worker=worker, budget_s=0.05) for _ in range(2))
     assert first.peak_memory_bytes < 16 * MIB

@@ -1,4 +1,4 @@
-"""A study in PostgreSQL: turns, leases, exact resume, passwords; on a server that the tests start themselves."""
+"""A study in PostgreSQL: locks, leases, exact resume, passwords; on a server that the tests start themselves."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ from test_leases import LONG, Worker
 from test_search_cli import zombie
 
 from archdsl.errors import StudyError
-from archdsl.spec import Spec
+from archdsl.language import Spec
 from archdsl.study.events import TrialEnded
-from archdsl.study.storage.leases import Lease, Lost
+from archdsl.study.storage.leases import Lease, LeaseLost
+from archdsl.study.storage.locks import PostgresStudyLock
 from archdsl.study.storage.opening import forget_study, open_storage
-from archdsl.study.storage.turns import PostgresTurns, turns_of
+from archdsl.study.storage.store import study_lock
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 
@@ -47,20 +48,20 @@ def url(database: str) -> Iterator[str]:
         forget_study(storage, study.study_name)
 
 
-def test_turns_among_clients_come_one_after_the_other(url: str, tmp_path: Path) -> None:
+def test_the_lock_is_held_by_one_client_after_the_other(url: str, tmp_path: Path) -> None:
     counter = tmp_path / "counter"
     counter.write_text("0")
     storage = open_storage(url)
 
     def count() -> None:
-        turns = turns_of(storage, "s")
-        assert isinstance(turns, PostgresTurns)
+        lock = study_lock(storage, "s")
+        assert isinstance(lock, PostgresStudyLock)
         for _ in range(10):
-            with turns.taken():
+            with lock.held():
                 number = int(counter.read_text())
                 time.sleep(0.001)
                 counter.write_text(str(number + 1))
-        turns.close()
+        lock.close()
 
     threads = [threading.Thread(target=count) for _ in range(6)]
     for thread in threads:
@@ -71,59 +72,59 @@ def test_turns_among_clients_come_one_after_the_other(url: str, tmp_path: Path) 
 
 
 def test_the_time_of_a_turn_is_the_servers(url: str) -> None:
-    turns = turns_of(open_storage(url), "s")
-    with turns.taken() as now:
+    lock = study_lock(open_storage(url), "s")
+    with lock.held() as now:
         assert abs(now - time.time()) < 5
-    turns.close()
+    lock.close()
 
 
 def test_studies_do_not_wait_for_each_other(url: str) -> None:
     storage = open_storage(url)
-    one, other = turns_of(storage, "one"), turns_of(storage, "other", patience_s=1)
-    with one.taken(), other.taken():
+    one, other = study_lock(storage, "one"), study_lock(storage, "other", timeout_s=1)
+    with one.held(), other.held():
         pass
     one.close(), other.close()
 
 
-def test_a_turn_that_does_not_end_is_an_error(url: str) -> None:
+def test_a_lock_that_is_not_released_is_an_error(url: str) -> None:
     storage = open_storage(url)
-    turns, other = turns_of(storage, "s"), turns_of(storage, "s", patience_s=0.3)
-    with turns.taken(), pytest.raises(StudyError, match="has not ended its turn"), other.taken():
+    lock, other = study_lock(storage, "s"), study_lock(storage, "s", timeout_s=0.3)
+    with lock.held(), pytest.raises(StudyError, match="has not released the lock"), other.held():
         pass
-    with other.taken():
+    with other.held():
         pass
-    turns.close(), other.close()
+    lock.close(), other.close()
 
 
 def test_a_turn_whose_connection_was_cut_is_taken_anew(url: str) -> None:
-    turns = turns_of(open_storage(url), "s")
-    with turns.taken():
+    lock = study_lock(open_storage(url), "s")
+    with lock.held():
         pass
     cut_all_others(url)
-    with turns.taken():
+    with lock.held():
         pass
-    turns.close()
+    lock.close()
 
 
 def test_a_turn_is_there_as_a_whole_or_not_at_all(url: str) -> None:
     worker = Worker(url)
 
-    def half_a_turn() -> None:
-        with worker.turns.taken() as now:
-            lease = worker.leases.take(now)
-            worker.leases.write(lease, {"name": "one", "hash": "h"})
+    def half_a_block() -> None:
+        with worker.store.lock.held() as now:
+            lease = worker.leases.acquire(now)
+            worker.leases.write_held(lease, {"name": "one", "hash": "h"})
             assert len(worker.study.get_trials()) == 1
             raise Stop
 
     with pytest.raises(Stop):
-        half_a_turn()
+        half_a_block()
     assert Worker(url).study.get_trials() == []
 
 
 def test_nobody_sees_a_turn_before_it_is_over(url: str) -> None:
     worker, other = Worker(url), Worker(url)
-    with worker.turns.taken() as now:
-        worker.leases.take(now)
+    with worker.store.lock.held() as now:
+        worker.leases.acquire(now)
         assert other.study.get_trials() == []
     assert len(other.study.get_trials()) == 1
 
@@ -132,9 +133,9 @@ def test_only_the_turn_that_finishes_something_waits_for_the_disk(url: str) -> N
     worker = Worker(url)
     assert waits(worker) == "off"
     for durable, setting in ((False, "off"), (True, "on"), (False, "off")):
-        with worker.turns.taken(durable=durable):
+        with worker.store.lock.held(durable=durable):
             assert waits(worker) == setting
-    with worker.turns.together():
+    with worker.store.batch():
         assert waits(worker) == "off"
 
 
@@ -148,50 +149,50 @@ def waits(worker: Worker) -> str:
 
 def test_a_worker_that_falls_silent_in_its_turn_loses_it(url: str) -> None:
     silent, other = Worker(url), Worker(url)
-    silent.turns = turns_of(silent.storage, "s", patience_s=1)
+    silent.store.lock = study_lock(silent.storage, "s", timeout_s=1)
 
     def late() -> None:
-        with silent.turns.taken() as now:
-            lease = silent.leases.take(now)
+        with silent.store.lock.held() as now:
+            lease = silent.leases.acquire(now)
             other.tell(other.take(), 1.0)  # waits for the turn, and has it half a second later
-            silent.leases.write(lease, {"name": "late"})
+            silent.leases.write_held(lease, {"name": "late"})
 
     with pytest.raises(StorageInternalError):
         late()
     assert other.states == ["COMPLETE"]
-    with silent.turns.taken() as now:
-        assert silent.leases.take(now).number == 1
+    with silent.store.lock.held() as now:
+        assert silent.leases.acquire(now).number == 1
 
 
 def refused_once(worker: Worker, lease: Lease) -> None:
     """What a worker does that has lost its trial to one that is as far as itself: Optuna swallows the refusal."""
     knob = IntDistribution(0, 9)
     for name in ("x", "x", "y"):
-        worker.study._storage.set_trial_param(lease.trial_id, name, 1.0, knob)
+        worker.study._storage.set_trial_param(lease.trial._trial_id, name, 1.0, knob)
 
 
 def refused_at_last(worker: Worker, lease: Lease) -> None:
     """The same, with nothing behind it that could tell."""
     for _ in range(2):
-        worker.study._storage.set_trial_param(lease.trial_id, "z", 1.0, IntDistribution(0, 9))
+        worker.study._storage.set_trial_param(lease.trial._trial_id, "z", 1.0, IntDistribution(0, 9))
 
 
 def test_a_turn_in_which_a_write_was_refused_is_an_error(url: str) -> None:
     worker = Worker(url)
-    with worker.turns.taken() as now:
-        lease = worker.leases.take(now)
-    with pytest.raises(StorageInternalError), worker.leases.holding(lease):
+    with worker.store.lock.held() as now:
+        lease = worker.leases.acquire(now)
+    with pytest.raises(StorageInternalError), worker.leases.held(lease):
         refused_once(worker, lease)
-    with pytest.raises(StorageInternalError, match="rolled back"), worker.leases.holding(lease):
+    with pytest.raises(StorageInternalError, match="rolled back"), worker.leases.held(lease):
         refused_at_last(worker, lease)
     assert worker.study.get_trials()[0].params == {}
 
 
 def test_what_is_written_together_is_there_afterwards_all_at_once(url: str) -> None:
     worker, other = Worker(url), Worker(url)
-    with worker.turns.taken() as now:
-        lease = worker.leases.take(now)
-    with worker.turns.together():
+    with worker.store.lock.held() as now:
+        lease = worker.leases.acquire(now)
+    with worker.store.batch():
         for name in ("x", "y"):
             lease.trial.suggest_int(name, 0, 9)
         assert other.study.get_trials()[0].params == {}
@@ -200,9 +201,9 @@ def test_what_is_written_together_is_there_afterwards_all_at_once(url: str) -> N
 
 def test_outside_a_turn_a_refused_write_harms_none_behind_it(url: str) -> None:
     worker = Worker(url)
-    with worker.turns.taken() as now:
-        lease = worker.leases.take(now)
-    with worker.turns.together():
+    with worker.store.lock.held() as now:
+        lease = worker.leases.acquire(now)
+    with worker.store.batch():
         refused_once(worker, lease)
     assert "y" in worker.study.get_trials()[0].params
 
@@ -225,7 +226,7 @@ def test_a_trial_takes_few_statements(url: str, tmp_path: Path) -> None:
 
     for name in names:
         event.listen(Engine, name, count)
-    fake_campaign(tmp_path, trials=8, storage=url, sampler="random", listen=listen).run()
+    fake_campaign(tmp_path, trials=8, storage=url, sampler="random", on_event=listen).run()
     for name in names:
         event.remove(Engine, name, count)
     num_knobs = 7
@@ -247,7 +248,7 @@ def test_a_trial_has_one_holder_and_the_late_result_is_dropped(url: str) -> None
     assert other.reap(later_s=LONG) == [0]
     lost.until -= LONG  # as it would be by then
     taken = other.take()
-    with pytest.raises(Lost):
+    with pytest.raises(LeaseLost):
         late.tell(lost, 1.0)
     other.tell(taken, 2.0)
     assert [trial.value for trial in late.study.get_trials()] == [2.0]
@@ -324,11 +325,11 @@ def listen(event):
         os.write(acks, f"{event.record.number} {event.record.values}\\n".encode())
 
 training = FakeTraining(lambda spec: time.sleep(0.02))
-fake_campaign(".", training=training, trials=24, storage=sys.argv[1], listen=listen, joins=True, sampler="random").run()
+fake_campaign(".", training=training, trials=24, storage=sys.argv[1], on_event=listen, joins=True,
+              sampler="random").run()
 """
 
 
-@pytest.mark.alone
 def test_a_killed_client_loses_nothing_that_it_finished(url: str, tmp_path: Path) -> None:
     acks = tmp_path / "acks"
     fake_campaign(tmp_path, trials=24, storage=url, sampler="random").hand_over()

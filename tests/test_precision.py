@@ -21,26 +21,18 @@ from archdsl.errors import BackendError
 from archdsl.ir.graph import Graph, Input, Value
 from archdsl.ir.order import Raster, Windows
 from archdsl.ir.types import DType, TensorType
-from archdsl.ops import (
-    Activation,
-    Add,
-    Attention,
-    Cast,
-    Constant,
-    LayerNorm,
-    Linear,
-    MeanPool,
-    RelativePositionBias,
-    Reorder,
-    ShiftMask,
-    Slice,
-)
+from archdsl.language import loads
+from archdsl.ops.attention import Attention, RelativePositionBias, ShiftMask
+from archdsl.ops.linear import Linear
+from archdsl.ops.norm import LayerNorm
+from archdsl.ops.pointwise import Activation, Add
+from archdsl.ops.tokens import MeanPool, Reorder, Slice
+from archdsl.ops.values import Cast, Constant
 from archdsl.passes import fold_constants
-from archdsl.passes.deployment import DEPLOYMENT
 from archdsl.passes.network import Network
+from archdsl.passes.pipelines import DEPLOYMENT
 from archdsl.passes.runner import run_passes
 from archdsl.passes.set_precision import in_dtype, set_precision
-from archdsl.spec import loads
 
 WINDOWS = Windows(4, 4, (2, 2))
 SHIFTED = Windows(4, 4, (2, 2), (1, 1))
@@ -201,10 +193,10 @@ def test_one_constant_is_added_in_an_attention_of_fp16_and_in_one_that_stays_fp3
 
 
 def test_a_bias_too_large_to_be_one_constant_is_added_in_fp16_too(monkeypatch: pytest.MonkeyPatch):
-    from archdsl.backends.onnx import ops as onnx_ops
+    from archdsl.backends.onnx.emitters import pointwise
 
     monkeypatch.setattr(fold_constants, "LIMIT", 100)
-    monkeypatch.setattr(onnx_ops, "LIMIT", 100)
+    monkeypatch.setattr(pointwise, "LIMIT", 100)
     g = Graph()
     y = attention(g, "a", tokens(g, SHIFTED), SHIFTED)
     g.output("y", g.add(Linear(8, 5), y, path="fc"))
@@ -255,7 +247,7 @@ FC1, ACT, FC2 = (f"stages.0.blocks.0.mlp.{name}" for name in ("fc1", "act", "fc2
 
 def large() -> tuple[object, dict[str, np.ndarray], np.ndarray, np.ndarray]:
     """A network with values near 1e6 within one MLP, which its second linear scales down again."""
-    from archdsl.spec.lower import lower
+    from archdsl.language.architecture.lower import lower
 
     spec = loads(LARGE, set={"defaults.act": "relu"})
     graph = lower(spec)

@@ -21,20 +21,21 @@ import archdsl
 from archdsl.cli.main import run
 from archdsl.compiler import compile
 from archdsl.errors import MeasureError
+from archdsl.failures import reason_of
 from archdsl.ir.graph import Graph
-from archdsl.latency import Target, Timing, TimingCache, close_workers, compare, measure
-from archdsl.latency.expected import expected_of
-from archdsl.latency.failure import reason_of
+from archdsl.latency import Timing, TimingCache, close_workers, compare, measure
 from archdsl.latency.predictor import calibration
 from archdsl.latency.predictor.calibration import Subject, calibrate, choose_segments, take
+from archdsl.latency.predictor.holdout import check, fitted_line, hold_out, mape, spearman
 from archdsl.latency.predictor.model import RatioModel, Sample, byte_price
-from archdsl.latency.predictor.networks import Network, networks_of
-from archdsl.latency.predictor.predictor import Calibrated, Parts, Prediction, Predictor
+from archdsl.latency.predictor.networks import CandidateNetwork, networks_of
+from archdsl.latency.predictor.predictions import beside, forecast, known_latencies
+from archdsl.latency.predictor.predictor import Calibrated, NetworkSegments, Prediction, Predictor
 from archdsl.latency.predictor.segments import segment_artefact
 from archdsl.passes.segments import segments_of
-from archdsl.report.prediction import beside, forecast, known_latencies
-from archdsl.report.prediction_check import check, fitted_line, hold_out, mape, spearman
 from archdsl.report.prediction_rows import differences
+from archdsl.runtimes.reference import expected_of
+from archdsl.runtimes.target import Target, resolve
 
 NULL = Target.parse("null")
 
@@ -188,17 +189,17 @@ def test_a_price_is_never_below_zero(times_ms: list[float]):
 
 
 @pytest.fixture(scope="module")
-def networks() -> list[Network]:
+def networks() -> list[CandidateNetwork]:
     return networks_of(fake_space())
 
 
-def formula_ms(network: Network, folder: Path) -> float:
+def formula_ms(network: CandidateNetwork, folder: Path) -> float:
     subject = Subject.network(network.spec, NULL)
     return measure(subject.make(folder), NULL).median_ms
 
 
 def test_sums_are_exact_where_latency_is_a_formula(
-    networks: list[Network], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    networks: list[CandidateNetwork], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(calibration, "MOST_MOVES", 1000)
     made = forecast(networks, NULL, num_networks=3)
@@ -209,7 +210,9 @@ def test_sums_are_exact_where_latency_is_a_formula(
     assert made.calibration.predictor.left_out_error == pytest.approx(0, abs=1e-6)
 
 
-def test_priced_moves_cost_little_accuracy(networks: list[Network], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_priced_moves_cost_little_accuracy(
+    networks: list[CandidateNetwork], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(calibration, "MOST_MOVES", 4)
     made = forecast(networks, NULL, num_networks=3)
     priced = [(network, prediction) for network, prediction in made.predicted if prediction.num_priced]
@@ -218,7 +221,7 @@ def test_priced_moves_cost_little_accuracy(networks: list[Network], tmp_path: Pa
         assert prediction.median_ms == pytest.approx(formula_ms(network, tmp_path), rel=1e-3)
 
 
-def test_a_second_prediction_measures_nothing(networks: list[Network]):
+def test_a_second_prediction_measures_nothing(networks: list[CandidateNetwork]):
     cache = TimingCache()
     first = forecast(networks, NULL, cache=cache, num_networks=4)
     again = forecast(networks, NULL, cache=cache, num_networks=4)
@@ -231,7 +234,7 @@ def test_a_second_prediction_measures_nothing(networks: list[Network]):
 
 
 def test_all_segments_that_are_known_are_used_however_many_they_are(
-    networks: list[Network], monkeypatch: pytest.MonkeyPatch
+    networks: list[CandidateNetwork], monkeypatch: pytest.MonkeyPatch
 ):
     cache = TimingCache()
     first = forecast(networks, NULL, cache=cache, num_networks=3, most_segments=1000)
@@ -254,7 +257,7 @@ class Contended:
         timings = tuple(timing.model_copy(update={**changes, **busy}) for timing in found.timings)
         assert cache is not None, "how far measurements differ here is learnt and used each time"
         for artefact, timing in zip(artefacts, timings, strict=True):
-            cache.put(artefact, target.fingerprint(), timing)
+            cache.put(artefact, resolve(target).fingerprint, timing)
         return replace(found, timings=timings)
 
 
@@ -275,7 +278,7 @@ def test_the_calmest_attempt_is_what_is_returned_and_what_is_kept(
     assert kept is not None and kept.median_ms == counts
 
 
-def test_the_cache_says_what_is_a_segment(networks: list[Network]):
+def test_the_cache_says_what_is_a_segment(networks: list[CandidateNetwork]):
     cache = TimingCache()
     forecast(networks[:4], NULL, cache=cache, num_networks=2)
     builds = Counter(entry.build for entry in cache.entries())
@@ -283,7 +286,7 @@ def test_the_cache_says_what_is_a_segment(networks: list[Network]):
     assert builds["call fp32"] == 1 and builds["deploy fp32"] == 2
 
 
-def test_threads_and_batches_have_predictors_of_their_own(networks: list[Network]):
+def test_threads_and_batches_have_predictors_of_their_own(networks: list[CandidateNetwork]):
     cache = TimingCache()
     forecast(networks[:4], NULL, cache=cache, num_networks=2)
     other = Target.parse({"runtime": "null", "batch": 8})
@@ -305,7 +308,7 @@ def test_the_range_of_a_space_is_told_from_the_cache_alone():
 
 
 @pytest.fixture(scope="module")
-def predictor(networks: list[Network]) -> Predictor:
+def predictor(networks: list[CandidateNetwork]) -> Predictor:
     pairs = [(network.spec, network.parts) for network in networks[:8]]
     made = calibrate(pairs, NULL, num_networks=2)
     close_workers()
@@ -321,7 +324,7 @@ def test_a_network_with_an_unknown_segment_is_not_predicted(predictor: Predictor
     assert error.value.problems[0].hint == "measure them first, or the network itself"
 
 
-def test_a_network_far_from_the_calibration_is_not_predicted(predictor: Predictor, networks: list[Network]):
+def test_a_network_far_from_the_calibration_is_not_predicted(predictor: Predictor, networks: list[CandidateNetwork]):
     near = networks[0].parts
     block = max(near.counts, key=lambda key: near.segments[key].cost.macs)
     far = replace(near, name="deep", counts={**near.counts, block: 40})
@@ -332,7 +335,7 @@ def test_a_network_far_from_the_calibration_is_not_predicted(predictor: Predicto
     assert reason_of(error.value) == "extrapolation"
 
 
-def test_another_target_is_refused(predictor: Predictor, networks: list[Network]):
+def test_another_target_is_refused(predictor: Predictor, networks: list[CandidateNetwork]):
     assert predictor.predict(networks[0].parts, NULL).target == NULL
     with pytest.raises(
         MeasureError, match=r"this predictor is for null .*, not for null on cpu, fp32, batch 2"
@@ -341,14 +344,14 @@ def test_another_target_is_refused(predictor: Predictor, networks: list[Network]
     assert reason_of(error.value) == "other-target"
 
 
-def test_a_predictor_that_has_learnt_nothing_predicts_nothing(predictor: Predictor, networks: list[Network]):
+def test_a_predictor_that_has_learnt_nothing_predicts_nothing(predictor: Predictor, networks: list[CandidateNetwork]):
     empty = Predictor(NULL, predictor.call_ms, predictor.segments_ms)
     with pytest.raises(MeasureError, match="no network was measured as a whole") as error:
         empty.predict(networks[0].parts)
     assert reason_of(error.value) == "extrapolation"
 
 
-def test_runtimes_that_take_whole_specs_are_refused(networks: list[Network]):
+def test_runtimes_that_take_whole_specs_are_refused(networks: list[CandidateNetwork]):
     with pytest.raises(MeasureError, match="torch is given whole specs") as error:
         forecast(networks[:2], Target.parse("torch"))
     assert reason_of(error.value) == "wrong-artefact"
@@ -386,7 +389,7 @@ def test_a_prediction_does_not_look_like_a_measurement():
     )
 
 
-def test_predicting_from_threads_gives_the_same(predictor: Predictor, networks: list[Network]):
+def test_predicting_from_threads_gives_the_same(predictor: Predictor, networks: list[CandidateNetwork]):
     alone = [predictor.predict(network.spec).median_ms for network in networks[:8]]
     found: dict[int, list[float]] = {}
 
@@ -414,7 +417,7 @@ def test_ranks_errors_and_lines():
 # --- what is measured -----------------------------------------------------------------------------------------------
 
 
-def test_the_largest_shares_are_timed_first_and_some_moves(networks: list[Network]):
+def test_the_largest_shares_are_timed_first_and_some_moves(networks: list[CandidateNetwork]):
     parts = [network.parts for network in networks]
     chosen = choose_segments(parts, 12)
     assert len(chosen) == 12 and sum(segment.only_moves for segment in chosen) == 3
@@ -424,7 +427,7 @@ def test_the_largest_shares_are_timed_first_and_some_moves(networks: list[Networ
     assert {segment.key for segment in choose_segments(parts, 1000) if not segment.only_moves} == everything
 
 
-def test_networks_that_would_be_refused_are_measured_first(networks: list[Network]):
+def test_networks_that_would_be_refused_are_measured_first(networks: list[CandidateNetwork]):
     """The shortest and the longest network are learnt from when they are far apart."""
     made = forecast(networks, NULL, num_networks=2)
     sums = sorted(made.calibration.predictor.sample(network.parts).sum_ms for network in networks)
@@ -433,14 +436,13 @@ def test_networks_that_would_be_refused_are_measured_first(networks: list[Networ
     assert learnt == pytest.approx([sums[0], sums[-1]])
 
 
-def test_the_next_network_is_one_that_is_not_known(predictor: Predictor, networks: list[Network]):
+def test_the_next_network_is_one_that_is_not_known(predictor: Predictor, networks: list[CandidateNetwork]):
     candidates = [network.parts for network in networks[:8]]
     seen = list(predictor.calibration)
-    while (
-        number := Predictor(NULL, predictor.call_ms, predictor.segments_ms, seen, sizes=predictor.sizes).next_network(
-            candidates
-        )
-    ) is not None:
+    while numbers := Predictor(
+        NULL, predictor.call_ms, predictor.segments_ms, seen, sizes=predictor.sizes
+    ).next_networks(candidates, 1):
+        (number,) = numbers
         assert candidates[number].counts not in [one.parts.counts for one in seen]
         seen.append(Calibrated(candidates[number], 1.0))
     assert len(seen) == len({frozenset(parts.counts.items()) for parts in candidates})
@@ -569,7 +571,7 @@ def test_a_single_spec_is_no_space(capfd: pytest.CaptureFixture[str]):
 def test_show_tells_predicted_latencies_once_they_are_known(
     space_file: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setattr("archdsl.cli.show_space.Target", lambda: NULL)
+    monkeypatch.setattr("archdsl.cli.show.Target", lambda: NULL)
     assert run(["show", space_file]) == 0
     assert "predicted latency" not in capfd.readouterr().out
     facts = predicted_json(capfd, space_file, "--on", "null", "--networks", "3")
@@ -646,11 +648,10 @@ def test_micro_networks_are_predicted_on_onnx_runtime():
     assert all(prediction.low_ms > 0 for prediction in found.predictions)
 
 
-@pytest.mark.alone
 def test_segments_run_in_fp16_and_with_larger_batches(tmp_path: Path):
     for precision, batch in (("fp32", 3), ("fp16", 1)):
         target = Target.parse({"runtime": "onnxruntime", "precision": precision, "batch": batch})
-        segments = list(Parts.of("micro_swin").segments.values())
+        segments = list(NetworkSegments.of("micro_swin").segments.values())
         artefacts = [segment_artefact(segment, target, tmp_path) for segment in segments]
         references = [expected_of(segment.graph, precision) for segment in segments]
         found = compare(artefacts, target, references=references, budget_s=0.02)

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import json
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from archdsl.cli.main import run
 from archdsl.errors import MeasureError
-from archdsl.latency import RUNTIMES, Artefact, Target, Worker, artefact_of, network_for, network_of, profile_networks
-from archdsl.latency.clock.runs import Pace
-from archdsl.latency.failure import failed, reason_of
-from archdsl.latency.profile.op_kinds import KIND_OF, KINDS, Attribution, kinds_of
-from archdsl.latency.profile.op_names import KnownNames
-from archdsl.latency.profile.shares import UNATTRIBUTED, rows_of
-from archdsl.latency.runtimes import OpProfile, OpTime, Profilable, runtime
-from archdsl.latency.runtimes.onnx_profile import OnnxNode, kernels_by_run, sources_of
-from archdsl.latency.stand_in import stand_in_weights
+from archdsl.failures import failed, reason_of
+from archdsl.ir.op import KINDS
+from archdsl.language.architecture.load import load
+from archdsl.language.architecture.lower import lower
+from archdsl.latency import Worker, profile_networks
+from archdsl.latency.profile.shares import UNATTRIBUTED, Attribution, kinds_of, rows_of
+from archdsl.latency.sampling import Sampling
 from archdsl.latency.worker.main import profiled
 from archdsl.ops import OPS
-from archdsl.spec.load import load
-from archdsl.spec.lower import lower
+from archdsl.runtimes.adapters.onnx_profile import OnnxNode, kernels_by_run, sources_of
+from archdsl.runtimes.artefact import Artefact
+from archdsl.runtimes.export import artefact_of, network_for, network_of
+from archdsl.runtimes.op_names import KnownNames
+from archdsl.runtimes.placeholder_weights import placeholder_weights
+from archdsl.runtimes.protocol import OpProfile, OpTime, Profilable
+from archdsl.runtimes.registry import RUNTIMES, runtime
+from archdsl.runtimes.target import Target
 
 PACKAGES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "torch": "torch"}
 
@@ -61,7 +66,7 @@ def rows(runtime_name, spec, form, folder, size=64):
     target = Target(runtime_name)
     artefact = artefact_of(spec, target, folder, form=form)
     image = np.random.default_rng(0).standard_normal((1, *artefact.input_shape), dtype=np.float32)
-    loaded = runtime(runtime_name).load(artefact, target)
+    loaded = runtime(runtime_name).load(artefact, target.config)
     assert isinstance(loaded, Profilable)
     profiler = loaded.profiler(image)
     for _ in range(3):
@@ -104,8 +109,7 @@ def test_a_fused_op_tells_its_partners(tmp_path):
 
 
 def test_every_op_has_a_kind():
-    assert set(KIND_OF) == set(OPS)
-    assert set(KIND_OF.values()) <= set(KINDS)
+    assert {op.kind for op in OPS} == set(KINDS)
 
 
 def test_what_only_attention_reads_is_part_of_it():
@@ -164,12 +168,11 @@ def test_time_that_nobody_knows_is_shown():
 
 
 def test_stand_in_weights_hold_no_ones_and_zeros():
-    for name, numbers in stand_in_weights(lower(load("micro_swin_free_br"))).items():
+    for name, numbers in placeholder_weights(lower(load("micro_swin_free_br"))).items():
         assert len(np.unique(numbers)) > 1, name
         assert name.split(".")[-1] != "running_var" or numbers.min() > 0
 
 
-@pytest.mark.alone
 def test_forms_side_by_side_in_the_worker(tmp_path):
     spec, target = load("micro_swin"), Target("torch")
     networks = [
@@ -191,7 +194,7 @@ def test_forms_side_by_side_in_the_worker(tmp_path):
 
 
 def test_a_profile_counts_the_runs_that_the_latency_counts():
-    class Loaded:
+    class LoadedNetwork:
         known_ms, runs, counted = None, 0, ()
 
         def timed(self, x):
@@ -206,8 +209,8 @@ def test_a_profile_counts_the_runs_that_the_latency_counts():
         def finish(self, counted):
             self.counted = counted
 
-    loaded = Loaded()
-    (plain,), _ = profiled([(loaded, np.zeros(1))], Pace(budget_s=0.05, max_runs=30), None, Target("null"))
+    loaded = LoadedNetwork()
+    (plain,), _ = profiled([(loaded, np.zeros(1))], Sampling(budget_s=0.05, max_runs=30), None, Target("null"))
     assert len(loaded.counted) == len(plain.wall_ms) == 30
     warmup = loaded.runs - 30 - 10  # ten turns, each with one to begin
     assert loaded.counted[:4] == (warmup + 1, warmup + 2, warmup + 3, warmup + 5)
@@ -221,12 +224,12 @@ def test_a_profile_is_taken_on_the_device_that_is_asked_for(on, device, monkeypa
     asked = []
 
     def take(networks, target, **how):
-        asked.append(target)
+        asked.append(target.target)
         raise failed("no-profile", "far enough")
 
     monkeypatch.setattr("archdsl.cli.profile.profile_networks", take)
     monkeypatch.setattr("archdsl.cli.profile.artefact_of", lambda *arguments, **how: None)
-    monkeypatch.setattr("archdsl.latency.target.Target.fingerprint", lambda target: "")
+    monkeypatch.setattr("archdsl.cli.profile.resolve", lambda target: SimpleNamespace(target=target))
     assert run(["profile", "micro_swin", "--on", *on]) == 2
     assert [target.device for target in asked] == [device] and "far enough" in capfd.readouterr().err
 
@@ -239,7 +242,6 @@ def test_a_runtime_that_is_missing_is_told_before_anything_is_timed(capfd):
     assert "[runtime-missing]" in shown and "profiling on" not in shown
 
 
-@pytest.mark.alone
 def test_a_runtime_without_a_profiler_says_so(tmp_path):
     artefact = Artefact("null", "h", (3, 8, 8), name="counts")
     with Worker() as worker, pytest.raises(MeasureError, match="does not tell what single ops take") as caught:
@@ -248,7 +250,6 @@ def test_a_runtime_without_a_profiler_says_so(tmp_path):
     assert "null" in RUNTIMES
 
 
-@pytest.mark.alone
 def test_the_command_prints_a_table_and_json(capfd):
     arguments = ["profile", "micro_swin", "--form", "drawn,train", "--on", "torch", "--seconds", "0.1"]
     assert run(arguments) == 0

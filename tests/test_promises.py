@@ -1,18 +1,22 @@
 """Promises about whole specs: what is valid builds, what is too large is refused before anything is allocated."""
 
 import random
+import socket
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
+import promises
 import pytest
 import torch
+from packaging.requirements import Requirement
 
 import archdsl
 from archdsl.errors import ArchError
-from archdsl.passes.settle_reorders import settle_reorders
-from archdsl.spec import load_space, loads
-from archdsl.spec.lower import lower
+from archdsl.language import load_space, loads
+from archdsl.language.architecture.lower import lower
+from archdsl.passes.propagate_layouts import propagate_layouts
 
 GIANTS = {
     "params": "stem: {type: patch, patch: 4, dim: 65536}",
@@ -38,7 +42,7 @@ def with_giant(line: str) -> str:
     return "\n".join(["name: giant", *line.splitlines(), *kept]) + "\n"
 
 
-@pytest.mark.alone  # its child may use ten seconds of a core
+@pytest.mark.promise(10)
 @pytest.mark.parametrize("name", GIANTS)
 def test_a_giant_is_refused_quickly_in_little_memory(name: str, tmp_path: Path):
     """P10: in a child that may use 1 GiB of address space, and names the line."""
@@ -52,6 +56,7 @@ def test_a_giant_is_refused_quickly_in_little_memory(name: str, tmp_path: Path):
     assert done.stderr.startswith(f"{path}:") and "Traceback" not in done.stderr
 
 
+@pytest.mark.promise(11)
 @pytest.mark.parametrize("space_name", ["quickstart", "swin_free_imagenet"])
 def test_every_valid_setting_of_a_space_compiles(space_name: str):
     """P11: what the language accepts, the compiler compiles; what it does not, it refuses with a place."""
@@ -64,12 +69,13 @@ def test_every_valid_setting_of_a_space_compiles(space_name: str):
         except ArchError:  # a setting need not be a valid spec; test_space.py checks what is said then
             continue
         graph = lower(spec)
-        settled = settle_reorders(graph)
+        settled = propagate_layouts(graph)
         assert (settled.cost().params, settled.cost().macs) == (graph.cost().params, graph.cost().macs)
         compiled += 1
     assert compiled >= 100
 
 
+@pytest.mark.promise(11)
 def test_settings_of_the_quickstart_run_in_torch():
     """P11: 40 sampled networks give finite logits of the promised shape, for one image and for three."""
     space = load_space("quickstart")
@@ -86,6 +92,7 @@ def test_settings_of_the_quickstart_run_in_torch():
         assert held == archdsl.cost(spec).params
 
 
+@pytest.mark.promise(12)
 def test_summary_numbers_are_torchs_own():
     """P12: MACs equal what torch counts on the built module (on meta tensors: on others it misses fused attention)."""
     from torch.utils.flop_counter import FlopCounterMode
@@ -110,3 +117,35 @@ def test_a_deep_mixed_network_is_no_special_case():
     module = archdsl.build(spec)
     module(torch.randn(2, 3, 64, 64)).sum().backward()
     assert all(p.grad is not None and bool(torch.isfinite(p.grad).all()) for p in module.parameters())
+
+
+def test_every_promise_has_a_test_or_a_sentence_why_not():
+    tests = promises.tests_by_promise()
+    numbers = {int(row["number"]): row["remark"] for row in promises.promises()}
+    assert set(tests) <= set(numbers)
+    assert [number for number, remark in numbers.items() if not tests[number] and not remark] == []
+
+
+def test_the_page_of_promises_is_made_from_the_tests():
+    assert promises.PAGE.read_text(encoding="utf-8") == promises.page(), "python tests/promises.py"
+
+
+@pytest.mark.promise(40)
+def test_no_test_reaches_the_network():
+    with socket.socket() as outside, pytest.raises(PermissionError, match="a test connects to"):
+        outside.connect(("8.8.8.8", 53))
+
+
+@pytest.mark.promise(43)
+def test_dependencies_have_floors_and_pins():
+    root = Path(__file__).parent.parent
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    lines = (line.split("#")[0].strip() for line in (root / "constraints.txt").read_text().splitlines())
+    pins = {pin.name.lower(): pin for pin in map(Requirement, filter(None, lines))}
+    for text in project["dependencies"]:
+        wanted = Requirement(text)
+        (pin,) = pins[wanted.name.lower()].specifier
+        assert pin.operator == "==" and pin.version in wanted.specifier, text
+    # Older ones run code from pickles that they promise not to run, or read files outside the model's folder.
+    floors = {wanted.name: wanted.specifier for wanted in map(Requirement, project["dependencies"])}
+    assert "2.9.9" not in floors["torch"] and "1.20.9" not in floors["onnx"]

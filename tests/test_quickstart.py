@@ -1,14 +1,14 @@
 """The shipped studies: what the quickstart asks is a question its space can answer, and both studies load."""
 
 import pytest
+from toy_training import connects_halves
 
 import archdsl
 from archdsl.compiler import identity
-from archdsl.spec import load_space, shipped_spaces
-from archdsl.spec.counting import count
+from archdsl.language import load_space, shipped_spaces
+from archdsl.language.space.counting import count
 from archdsl.training import parse_source
-from archdsl.training.data.synthetic import connects_halves
-from archdsl.training.initial import redraw_fan_in
+from archdsl.training.optimizers import redraw_fan_in
 
 KNOWN = {"micro_swin": True, "micro_swin_free": True, "micro_swin_free_br": True, "micro_swin_isolated": False}
 
@@ -22,14 +22,10 @@ def test_only_networks_that_join_windows_can_tell_left_from_right(name: str):
     assert connects_halves(module, data) is KNOWN[name]
 
 
-def test_the_ceiling_is_what_theory_gives():
-    assert parse_source("synthetic").ceiling_without_connection == 0.5
-
-
 def test_the_quickstart_searches_window_shift_norm_act_and_depth():
     space = load_space("quickstart")
-    paths = " ".join(knob.path for knob in space.knobs)
-    labels = " ".join(label for knob in space.knobs for label in knob.options)
+    paths = " ".join(choice.path for choice in space.choices)
+    labels = " ".join(label for choice in space.choices for label in choice.labels)
     assert all(word in paths for word in ("window", "shift", "depth"))
     assert "norm: batch, act: relu" in labels
     assert {start.name for start in space.start} >= {"micro_swin", "micro_swin_free", "micro_swin_isolated"}
@@ -45,4 +41,4 @@ def test_every_shipped_study_loads_and_its_known_designs_are_in_it():
         space = load_space(path)
         assert space.source and space.start, path
         for start in space.start:
-            archdsl.cost(space.spec(start.picks))
+            archdsl.cost(space.spec(start.assignment))

@@ -12,8 +12,8 @@ from test_workers import CHEAP
 
 from archdsl.cli.main import run
 from archdsl.errors import StudyError
-from archdsl.report.search_run import search
-from archdsl.study.crew.launch import ray_workers
+from archdsl.runs.search import search
+from archdsl.study.workers.ray import ray_workers
 
 
 def test_another_launcher_is_refused() -> None:
@@ -43,7 +43,7 @@ def cluster() -> Iterator[Any]:
 
 
 def look_on(workers: Any) -> None:
-    while workers.look(0):
+    while workers.poll(0):
         time.sleep(0.05)
 
 
@@ -51,7 +51,7 @@ def look_on(workers: Any) -> None:
 def test_workers_run_on_both_nodes_and_finish_the_study(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import archdsl.study.crew.launch as launch
+    import archdsl.study.workers.ray as launch
 
     monkeypatch.setenv("ARCHDSL_CACHE_DIR", str(tmp_path / "cache"))
     made: list[Any] = []
@@ -102,7 +102,7 @@ def test_stopping_ends_the_processes(cluster: Any, tmp_path: Path, monkeypatch: 
     journal = tmp_path / "run/study.journal"
     before, end = journal.stat().st_size, time.monotonic() + 60
     while journal.stat().st_size == before:
-        assert workers.look(0) and time.monotonic() < end
+        assert workers.poll(0) and time.monotonic() < end
         time.sleep(0.1)
     begun = time.monotonic()
     workers.stop()
@@ -120,7 +120,7 @@ def test_a_task_that_does_not_hear_is_ended_by_force(
 ) -> None:
     import ray
 
-    import archdsl.study.crew.launch as launch
+    import archdsl.study.workers.ray as launch
 
     cancel = ray.cancel
     monkeypatch.setattr(ray, "cancel", lambda task, force: cancel(task, force=True) if force else None)
@@ -133,7 +133,7 @@ def test_a_task_that_does_not_hear_is_ended_by_force(
     journal = tmp_path / "run/study.journal"
     before, end = journal.stat().st_size, time.monotonic() + 60
     while journal.stat().st_size == before:
-        assert workers.look(0) and time.monotonic() < end
+        assert workers.poll(0) and time.monotonic() < end
         time.sleep(0.1)
     workers.stop()
     size, end = -1, time.monotonic() + 15

@@ -8,7 +8,7 @@ import pytest
 
 import archdsl
 from archdsl.cli.main import COMMANDS, run
-from archdsl.spec import loads, loads_space
+from archdsl.language import loads, loads_space
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -28,7 +28,6 @@ def files() -> dict[str, str]:
     return dict(re.findall(r"```yaml\n# (\S+\.yaml)\n(.*?)```", README, flags=re.DOTALL))
 
 
-@pytest.mark.alone
 @pytest.mark.timeout(600)  # the whole tour
 def test_every_command_of_the_tour_runs(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)

@@ -14,10 +14,10 @@ from toy_training import Bright, changed, same, toy_network, weights
 
 from archdsl import load
 from archdsl.errors import Place, SpecError, TrainingError
-from archdsl.spec.files import shipped
+from archdsl.language.text.files import shipped
 from archdsl.training import RECIPES, Training, parse_recipe, train
-from archdsl.training.data.images import MEAN, STD
-from archdsl.training.stochastic_depth import BuildFor, with_drop_path
+from archdsl.training.data.views import MEAN, STD
+from archdsl.training.recipe import BuildFor, with_drop_path
 from archdsl.training.timm_parts import Augmentation, AugmentedView, Mixer, seeded
 
 
@@ -115,7 +115,7 @@ def test_the_key_of_a_recipe_names_every_field_but_its_name():
 
 
 def rates(model: torch.nn.Module) -> list[float]:
-    return [module.rate for module in model.modules() if type(module).__name__ == "DropPath"]
+    return [module.rate for module in model.modules() if type(module).__name__ == "StochasticDepth"]
 
 
 def test_a_recipe_sets_the_drop_path_which_rises_linearly_over_all_blocks():
@@ -212,10 +212,10 @@ def test_the_average_of_the_weights_is_what_is_judged_and_kept(timm):
     while not training.finished:
         training.run_epoch()
     assert same(weights(training.model), weights(plain)), "the average does not change the training"
-    assert not same(weights(training.judged), weights(plain))
+    assert not same(weights(training.evaluated_model), weights(plain))
     again = toy_network()
     outcome = train(again, Bright(), changed(ema_decay=0.99), seed=0)
-    assert same(weights(again), weights(training.judged))
+    assert same(weights(again), weights(training.evaluated_model))
     assert outcome.accuracy == training.history[-1].val_accuracy
 
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from test_worker import TINY_SPEC
 
-from archdsl.latency import RUNTIMES, Target, artefact_of
-from archdsl.latency.runtimes import runtime
-from archdsl.spec.load import loads
+from archdsl.language.architecture.load import loads
+from archdsl.runtimes.export import artefact_of
+from archdsl.runtimes.registry import RUNTIMES, runtime
+from archdsl.runtimes.target import Target
 
 TARGETS = [
     Target(name)
@@ -23,19 +24,19 @@ def test_a_network_that_is_loaded_again_answers_the_same(target, tmp_path):
         pytest.importorskip(module)
     artefact = artefact_of(loads(TINY_SPEC), target, tmp_path)
     x_BX = np.random.default_rng(0).standard_normal((1, *artefact.input_shape)).astype(np.float32)
-    loaded = runtime(target.runtime).load(artefact, target)
+    loaded = runtime(target.runtime).load(artefact, target.config)
     (before,) = loaded.outputs(x_BX)
-    (after,) = runtime(target.runtime).load_again(loaded, artefact, target).outputs(x_BX)
+    (after,) = runtime(target.runtime).load_again(loaded, artefact, target.config).outputs(x_BX)
     np.testing.assert_array_equal(before, after)
 
 
 def test_an_eager_networks_numbers_move(tmp_path):
     target = Target("torch")
     artefact = artefact_of(loads(TINY_SPEC), target, tmp_path)
-    loaded = runtime("torch").load(artefact, target)
+    loaded = runtime("torch").load(artefact, target.config)
     before = [tensor.data_ptr() for tensor in loaded.module.parameters()]
     kept = [tensor.data for tensor in loaded.module.parameters()]  # so that their places are not given out again
-    again = runtime("torch").load_again(loaded, artefact, target)
+    again = runtime("torch").load_again(loaded, artefact, target.config)
     assert not set(before) & {tensor.data_ptr() for tensor in again.module.parameters()}
     assert kept
 

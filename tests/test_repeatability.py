@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from test_timing import readings, timing
 
-from archdsl.latency import Artefact, Target, TimingCache, Worker, measure
-from archdsl.latency.clock.intervals import PRIOR_FREEDOM, Spread, student_t
-from archdsl.latency.clock.repeatability import (
+from archdsl.latency import TimingCache, Worker, measure
+from archdsl.latency.repeatability import (
     FREE_SD,
     HELD_SD,
     OTHERS_FREEDOM,
@@ -18,7 +17,11 @@ from archdsl.latency.clock.repeatability import (
     spread_of,
     widened,
 )
-from archdsl.latency.clock.verdict import Conditions, judged
+from archdsl.latency.statistics import PRIOR_FREEDOM, Spread
+from archdsl.latency.summary import Conditions, summarize
+from archdsl.runtimes.artefact import Artefact
+from archdsl.runtimes.target import Target, resolve
+from archdsl.statistics import student_t
 
 PLACE = "here"
 
@@ -115,29 +118,30 @@ def test_the_points_of_students_t_are_those_of_the_tables():
 
 
 class Machine:
-    """Runs whose measurements, sittings and single runs each have an effect of their own. True median: 10 ms."""
+    """Runs whose measurements, sessions and single runs each have an effect of their own. True median: 10 ms."""
 
-    def __init__(self, seed, *, between, sitting, run=0.02):
+    def __init__(self, seed, *, between, session, run=0.02):
         self.random = np.random.default_rng(seed)
-        self.between, self.sitting, self.run = between, sitting, run
+        self.between, self.session, self.run = between, session, run
 
     def _effect(self, sd, size=None):
         return np.exp(sd * self.random.standard_normal(size))
 
     def measured(self):
-        """The timing of one measurement: five sittings of eight runs."""
+        """The timing of one measurement: five sessions of eight runs."""
         base = 10 * self._effect(self.between)
-        wall = [ms for _ in range(5) for ms in base * self._effect(self.sitting) * self._effect(self.run, 8)]
-        taken = readings(wall, sittings=tuple(i // 8 for i in range(40)))
-        return judged(taken, Target(), "abc", Conditions("1", {}, (1,)))
+        wall = [ms for _ in range(5) for ms in base * self._effect(self.session) * self._effect(self.run, 8)]
+        taken = readings(wall, sessions=tuple(i // 8 for i in range(40)))
+        return summarize(taken, resolve(Target()), "abc", Conditions("1", {}, (1,)))
 
 
+@pytest.mark.promise(33)
 @pytest.mark.parametrize("between", [0.01, 0.04, 0.08])
 def test_repeated_measurements_agree_within_the_interval_they_print(between):
     """The promise itself: of 20 in a row, the first knowing nothing, the interval of nearly all holds their median."""
     held = total = 0
     for seed in range(8):
-        machine, before = Machine(seed, between=between, sitting=0.02), []
+        machine, before = Machine(seed, between=between, session=0.02), []
         printed = []
         for _ in range(20):
             one = machine.measured()
@@ -151,14 +155,14 @@ def test_repeated_measurements_agree_within_the_interval_they_print(between):
 
 def test_the_runs_of_one_measurement_alone_would_promise_too_much():
     """Why repeats are kept: without them most intervals miss."""
-    machine = Machine(0, between=0.04, sitting=0.01)
+    machine = Machine(0, between=0.04, session=0.01)
     alone = [machine.measured() for _ in range(60)]
     assert sum(one.ci_low_ms <= 10 <= one.ci_high_ms for one in alone) < 0.7 * 60
 
 
 @pytest.fixture
 def noisy(monkeypatch):
-    from archdsl.latency import RUNTIMES
+    from archdsl.runtimes.registry import RUNTIMES
 
     monkeypatch.setitem(RUNTIMES, "faulty", "faulty_runtime")
     return Artefact("spec", "h", (4, 2), text="none", name="none")

@@ -16,17 +16,17 @@ from rich.console import Console
 
 from archdsl import build, cost, identity, load
 from archdsl.errors import ArchError
-from archdsl.report.axis import axis
+from archdsl.events import EpochEnded
+from archdsl.language.text.quantities import count_text
 from archdsl.report.front_csv import columns, front_csv
-from archdsl.report.front_picture import front_svg
+from archdsl.report.front_picture import axis, front_scatter, front_svg
 from archdsl.report.front_rows import FrontRow, front_rows
-from archdsl.report.front_scatter import front_scatter
 from archdsl.report.front_specs import MARK, front_spec
-from archdsl.report.front_table import count_text, front_table
+from archdsl.report.front_table import front_table
 from archdsl.report.live import Progress
-from archdsl.report.run_folder import RunFolder
+from archdsl.runs.folder import RunFolder
 from archdsl.study.events import Began, StepBegan, TrialBegan, TrialEnded
-from archdsl.study.front import Front, front_of
+from archdsl.study.front.pareto import Front, front_of
 from archdsl.study.objectives import OBJECTIVES
 from archdsl.study.record import Record
 
@@ -48,8 +48,8 @@ def test_rows_say_what_differs_from_the_base(study: tuple[Front, tuple[FrontRow,
     for row in rows:
         parts = [part for part in row.differs.split(", ") if part and "{" not in part and "}" not in part]
         changed = dict(part.rsplit(" ", 1) for part in parts)
-        settings = space.settings_of(row.record.picks)
-        base = space.settings_of(space.picks_of(space.base) or {})
+        settings = space.values_of(row.record.assignment)
+        base = space.values_of(space.assignment_of(space.base) or {})
         expected = {path: value for path, value in settings.items() if base[path] != value and path != "defaults"}
         assert changed.keys() - {"defaults"} == set(expected)
     assert len({row.name for row in rows}) == len(rows)
@@ -88,7 +88,7 @@ def test_each_spec_of_the_front_loads_as_the_network_it_was(
 def test_text_from_outside_stays_inside_its_comment(study: tuple[Front, tuple[FrontRow, ...]]) -> None:
     _, rows = study
     text = front_spec(rows[0], "evil\nname: other\x1b[31m\u2028more")
-    assert text.splitlines()[0] == f"{MARK} evil name: other [31m more, trial {rows[0].record.number}"
+    assert text.splitlines()[0] == f"{MARK} evil\\nname: other\\x1b[31m\\u2028more, trial {rows[0].record.number}"
 
 
 def test_the_table_shows_spread_interval_and_counts(study: tuple[Front, tuple[FrontRow, ...]]) -> None:
@@ -100,7 +100,7 @@ def test_the_table_shows_spread_interval_and_counts(study: tuple[Front, tuple[Fr
         assert row.record.accuracy is not None
         assert f"{row.record.accuracy.mean:.3f} ± " in text
         assert str(row.record.timing) in text
-        assert "others used our cores" not in text
+        assert "used the same cores" not in text
         assert count_text(row.record.macs) in text
 
 
@@ -111,7 +111,7 @@ def test_a_contended_latency_is_marked(study: tuple[Front, tuple[FrontRow, ...]]
     console.print(front_table([replace(row, record=replace(row.record, timing=timing))], "title"))
     text = console.export_text()
     assert "1.0 ms ± 0.1*" in text
-    assert "* others used our cores" in text
+    assert "* other processes used the same cores" in text
 
 
 def test_the_picture_is_valid_svg_with_axes_units_and_error_bars(study: tuple[Front, tuple[FrontRow, ...]]) -> None:
@@ -214,6 +214,7 @@ def test_specs_of_an_earlier_front_go_and_other_files_stay(
     assert left == {f"{rows[0].name}.yaml", "mine.yaml", "notes.txt"}
 
 
+@pytest.mark.promise(42)
 def test_a_folder_with_somebody_elses_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(ArchError, match="did not write"):
@@ -228,6 +229,7 @@ def test_a_link_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
         RunFolder(tmp_path / "run")
 
 
+@pytest.mark.promise(42)
 @pytest.mark.parametrize("trap", ["link", "file", "spec link", "foreign spec"])
 def test_nothing_is_written_through_traps_inside(
     study: tuple[Front, tuple[FrontRow, ...]], tmp_path: Path, trap: str
@@ -307,7 +309,7 @@ def test_progress_in_a_file_is_plain_lines(
     assert lines[0] == "sampler tpe: as asked"
     assert lines[1].startswith(f"[1/10] {study[1][0].record.name}: accuracy ")
     assert lines[2] == "[2/10] odd: failed, the [red]worker[/red] crashed"
-    assert lines[3] == "[2/10] same: the same network as trial 0"
+    assert lines[3] == "[2/10] same: duplicate of trial 0"
     assert "\x1b" not in err
 
 
@@ -315,7 +317,7 @@ def test_the_live_picture_shows_the_front_so_far(study: tuple[Front, tuple[Front
     progress = Progress(BOTH, 10)
     for event in events(study)[:4]:
         progress(event)
-    progress.epoch(0, 1, 2)
+    progress(EpochEnded(0, 1, 2))
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(progress._picture())
     assert "net (trial 0): training, 1/2 epochs" in console.export_text()

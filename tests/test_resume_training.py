@@ -97,11 +97,11 @@ def test_a_run_that_goes_on_from_a_file_has_the_weights_of_one_that_was_not_cut(
 
 def test_the_scale_of_the_loss_in_fp16_is_gone_on_with():
     first, again = (Training(toy_network(), Bright(), changed(amp="fp16"), seed=0) for _ in range(2))
-    assert first.scaler is not None and again.scaler is not None
+    assert first.precision.scaler is not None and again.precision.scaler is not None
     first.run_epoch()
-    first.scaler.update(512.0)
+    first.precision.scaler.update(512.0)
     again.resume(first.state())
-    assert again.scaler.get_scale() == 512.0
+    assert again.precision.scaler.get_scale() == 512.0
 
 
 def test_a_run_cut_in_the_middle_of_an_epoch_is_taken_up_at_its_beginning(tmp_path):
@@ -261,25 +261,25 @@ def test_micro_batches_are_alike_so_a_batch_norm_after_pooling_gets_no_single_im
 def test_a_batch_norm_after_pooling_that_gets_a_single_image_is_told(monkeypatch):
     with pytest.raises(TrainingError, match=r"batch norm over single positions(.|\n)*\[batch\](.|\n)*--micro-batch"):
         train(Pooled(), Bright(), changed(epochs=1), seed=0, micro_batch=1)
-    monkeypatch.setattr("archdsl.training.loop.PROBE_FROM_PIXELS", 1)
+    monkeypatch.setattr("archdsl.training.micro_batches.PROBE_FROM_PIXELS", 1)
     assert train(Pooled(), Bright(), changed(epochs=1), seed=0).epochs == 1, "measuring takes more than one image"
 
 
 def test_another_micro_batch_may_be_asked_for_when_going_on():
     first = Training(toy_network(), Bright(), TOY, seed=0, micro_batch=16)
     first.run_epoch()
-    first.micro_batch = 8  # as memory had it
+    first.micro_batches.size = 8  # as memory had it
     state = first.state()
     found = {}
     for asked in (None, 16, 4):
         again = Training(toy_network(), Bright(), TOY, seed=0, micro_batch=asked)
         again.resume(state)
-        found[asked] = again.micro_batch
+        found[asked] = again.micro_batches.size
     assert found == {None: 8, 16: 8, 4: 4}
 
 
 def test_a_large_batch_is_measured_before_a_cpu_is_given_it(monkeypatch):
-    monkeypatch.setattr("archdsl.training.loop.PROBE_FROM_PIXELS", 1)
+    monkeypatch.setattr("archdsl.training.micro_batches.PROBE_FROM_PIXELS", 1)
     monkeypatch.setattr("archdsl.training.memory.free_memory_bytes", lambda: 1)
     said: list[str] = []
     probed, straight = toy_network(), toy_network()
@@ -372,9 +372,9 @@ with joined("cpu") as processes:
             return train(model, Bright(), changed(**fields), seed=5, processes=processes, **more)
         path = out / "checkpoint.safetensors"
         run(toy_network(**options), to_epoch=2, checkpoint=lambda state: write_checkpoint(path, state))
-        processes.wait()
+        torch.distributed.barrier()
         state = read_checkpoint(path)
-        processes.wait()
+        torch.distributed.barrier()
         model, again = toy_network(**options), toy_network(seed=9, **options)
         outcome = run(model)
         run(again, resume=state)

@@ -21,13 +21,15 @@ from fake_tensorrt import FakeTensorRT
 from archdsl.backends.precision import precision_named
 from archdsl.cli.main import run
 from archdsl.errors import BackendError, MeasureError, SpecError
-from archdsl.latency import RUNTIMES, Target, Worker, artefact_of, measure, network_for
-from archdsl.latency.artefact import Reference
-from archdsl.latency.expected import reference_of
-from archdsl.latency.failure import reason_of
+from archdsl.failures import reason_of
+from archdsl.language.architecture.load import loads
+from archdsl.latency import Worker, measure
 from archdsl.latency.measurement import close_workers, default_deadline_s, shared_worker
-from archdsl.latency.runtimes import runtime
-from archdsl.spec.load import loads
+from archdsl.runtimes.artefact import Reference
+from archdsl.runtimes.export import artefact_of, network_for
+from archdsl.runtimes.reference import reference_of
+from archdsl.runtimes.registry import RUNTIMES, runtime
+from archdsl.runtimes.target import Target, resolve
 
 TINY = loads(
     """
@@ -83,7 +85,7 @@ def test_the_table_names_each_runtime_as_it_calls_itself():
 
 def test_reading_the_table_imports_no_library():
     program = (
-        "import sys; from archdsl.latency.runtimes import RUNTIMES, runtime; [runtime(name) for name in RUNTIMES]; "
+        "import sys; from archdsl.runtimes.registry import RUNTIMES, runtime; [runtime(name) for name in RUNTIMES]; "
         "print([name for name in ('torch', 'onnx', 'onnxruntime', 'openvino', 'tensorrt') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True)
@@ -106,8 +108,8 @@ def test_it_answers_as_the_network_does_or_says_what_is_missing(name, device, pr
         assert reason_of(caught.value) in ("runtime-missing", "wrong-artefact")
         assert caught.value.problems[0].hint
         return
-    target.fingerprint()
-    loaded = runtime(name).load(artefact, target)
+    resolve(target)
+    loaded = runtime(name).load(artefact, target.config)
     expected = reference_of(TINY, precision)
     for _ in range(2):
         (answer,) = loaded.outputs(expected.inputs)
@@ -173,7 +175,6 @@ def tiny_file(tmp_path):
     return str(path)
 
 
-@pytest.mark.alone
 def test_bench_walks_precisions(tiny_file, capsys):
     command = ["bench", tiny_file, "--on", "onnxruntime", "--precision", "fp32,fp16", "--seconds", "0.1"]
     assert run([*command, "--json"]) == 0
@@ -181,11 +182,10 @@ def test_bench_walks_precisions(tiny_file, capsys):
     assert [row["target"]["precision"] for row in rows] == ["fp32", "fp16"]
 
 
-@pytest.mark.alone
 def test_bench_does_not_count_a_network_that_answers_something_else(tiny_file, capsys, monkeypatch):
     expected = reference_of(TINY)
     wrong = Reference(expected.inputs, 2 * expected.outputs)
-    monkeypatch.setattr("archdsl.latency.expected.reference_of", lambda spec: wrong)
+    monkeypatch.setattr("archdsl.runtimes.reference.reference_of", lambda spec: wrong)
     assert run(["bench", tiny_file, "--seconds", "0.1"]) == 2
     assert "differs by" in capsys.readouterr().err
 
@@ -235,7 +235,7 @@ def test_onnx_runtime_on_a_cpu_still_has_no_bf16(tmp_path):
 
 
 def test_a_session_that_fell_back_to_the_cpu_is_refused():
-    from archdsl.latency.runtimes.onnx_runtime import check_providers
+    from archdsl.runtimes.adapters.onnx_runtime import check_providers
 
     check_providers("CUDAExecutionProvider", ["CUDAExecutionProvider", "CPUExecutionProvider"])
     with pytest.raises(MeasureError, match="would have used CPUExecutionProvider") as caught:
@@ -246,7 +246,7 @@ def test_a_session_that_fell_back_to_the_cpu_is_refused():
 def test_a_library_that_cannot_be_imported_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(MeasureError, match="`import onnxruntime` fails") as caught:
-        Target("onnxruntime", device="cuda").fingerprint()
+        resolve(Target("onnxruntime", device="cuda"))
     assert reason_of(caught.value) == "runtime-missing"
 
 
@@ -255,14 +255,14 @@ def test_no_provider_for_gpus_is_told_with_the_command_that_brings_it():
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this library has one")
     with pytest.raises(MeasureError, match="no CUDAExecutionProvider") as caught:
-        Target("onnxruntime", device="cuda").fingerprint()
+        resolve(Target("onnxruntime", device="cuda"))
     assert "onnxruntime-gpu" in caught.value.problems[0].hint
 
 
 def test_a_session_with_bound_memory_runs_on_the_given_input(tmp_path, monkeypatch):
     """The way of GPUs, on the memory of the CPU."""
     onnxruntime = pytest.importorskip("onnxruntime")
-    from archdsl.latency.runtimes.onnx_runtime import BoundSession
+    from archdsl.runtimes.adapters.onnx_runtime import BoundSession
 
     bindings = []
     make = onnxruntime.InferenceSession.io_binding
@@ -278,7 +278,7 @@ def test_a_session_with_bound_memory_runs_on_the_given_input(tmp_path, monkeypat
 
 def test_casts_that_the_runtime_puts_in_are_its_own():
     pytest.importorskip("onnxruntime")
-    from archdsl.latency.runtimes.onnx_profile import CAST, _ops
+    from archdsl.runtimes.adapters.onnx_profile import CAST, _ops
 
     kernels = [
         {"name": f"{CAST}stem.proj_kernel_time", "args": {"op_name": "Cast"}},
@@ -297,7 +297,10 @@ def test_casts_that_the_runtime_puts_in_are_its_own():
 @pytest.mark.parametrize("name", ["torch", "torch-compile", "torch-cudagraph"])
 def test_a_gpu_that_torch_does_not_see_is_told(name, tmp_path):
     target = Target(name, device="cuda")
-    for take in (target.fingerprint, lambda: runtime(name).load(artefact_of(TINY, target, tmp_path), target)):
+    for take in (
+        lambda: resolve(target),
+        lambda: runtime(name).load(artefact_of(TINY, target, tmp_path), target.config),
+    ):
         with pytest.raises(MeasureError, match=r"built without CUDA|sees no GPU") as caught:
             take()
         assert reason_of(caught.value) == "runtime-missing"
@@ -318,7 +321,7 @@ def test_compiling_is_a_part_of_loading_alone(tmp_path):
     counts = torch._dynamo.utils.counters["stats"]
     target = Target("torch-compile", batch=BATCH)
     before = counts["unique_graphs"]
-    loaded = runtime("torch-compile").load(artefact_of(TINY, target, tmp_path), target)
+    loaded = runtime("torch-compile").load(artefact_of(TINY, target, tmp_path), target.config)
     assert counts["unique_graphs"] == before + 1
     x_BCHW = np.ones((BATCH, 3, 16, 16), np.float32)
     loaded.outputs(x_BCHW)
@@ -326,17 +329,15 @@ def test_compiling_is_a_part_of_loading_alone(tmp_path):
     assert counts["unique_graphs"] == before + 1
 
 
-@pytest.mark.alone
 def test_compiling_fits_into_the_workers_time_and_is_not_in_the_latency(tmp_path):
     target = Target("torch-compile")
     with Worker() as worker:
         expected = reference_of(TINY)
         timing = measure(artefact_of(TINY, target, tmp_path), target, reference=expected, worker=worker, budget_s=0.1)
     assert 0 < timing.p95_ms < 500
-    assert default_deadline_s(target, 2.0) > 5 * default_deadline_s(Target(), 2.0)
+    assert default_deadline_s(runtime(target.runtime), 2.0) > 5 * default_deadline_s(runtime("onnxruntime"), 2.0)
 
 
-@pytest.mark.alone
 def test_a_precision_goes_through_the_gate_in_the_worker(tmp_path):
     target = Target("torch", precision="bf16", batch=BATCH)
     expected = reference_of(TINY, "bf16")
@@ -385,7 +386,7 @@ class FakeCuda:
 
 
 def test_on_a_gpu_a_run_is_over_when_an_event_behind_it_is_reached(monkeypatch):
-    from archdsl.latency.runtimes.torch_network import finished_on
+    from archdsl.runtimes.adapters.torch_network import finished_on
 
     cuda = FakeCuda(monkeypatch)
     assert finished_on(torch.device("cuda"), lambda: cuda.did.append("call") or "y")() == "y"
@@ -395,7 +396,7 @@ def test_on_a_gpu_a_run_is_over_when_an_event_behind_it_is_reached(monkeypatch):
 
 
 def test_a_cuda_graph_is_recorded_after_warm_up_and_replayed_on_the_given_input(monkeypatch):
-    from archdsl.latency.runtimes.torch_cudagraph import WARM_UP, Replayed
+    from archdsl.runtimes.adapters.torch_cudagraph import WARM_UP, Replayed
 
     cuda, calls = FakeCuda(monkeypatch), []
 
@@ -460,7 +461,7 @@ def trt(request):
 
 def test_the_layers_of_an_engine_are_told_by_the_nodes_they_compute(trt, tmp_path):
     from archdsl.latency.profile.shares import Attribution, rows_of
-    from archdsl.latency.runtimes.tensorrt_engine import EngineRun
+    from archdsl.runtimes.adapters.tensorrt_engine import EngineRun
 
     target = Target("tensorrt", device="cuda", batch=BATCH)
     artefact = artefact_of(TINY, target, tmp_path)
@@ -477,8 +478,8 @@ def test_the_layers_of_an_engine_are_told_by_the_nodes_they_compute(trt, tmp_pat
 
 def test_a_layer_of_several_nodes_is_told_by_the_first_and_one_that_is_not_known_by_itself(trt, tmp_path):
     from archdsl.backends.trt.report import Layer
-    from archdsl.latency.runtimes.tensorrt_engine import EngineRun
-    from archdsl.latency.runtimes.tensorrt_profile import EngineProfiler
+    from archdsl.runtimes.adapters.tensorrt_engine import EngineRun
+    from archdsl.runtimes.adapters.tensorrt_profile import EngineProfiler
 
     artefact = artefact_of(TINY, Target("tensorrt", device="cuda", batch=BATCH), tmp_path)
     loaded = EngineRun(artefact.path, BATCH, trt, HostBuffers()).loaded
@@ -500,7 +501,7 @@ def test_a_layer_of_several_nodes_is_told_by_the_first_and_one_that_is_not_known
 
 
 def test_an_engine_is_built_warmed_up_recorded_and_replayed(trt, tmp_path):
-    from archdsl.latency.runtimes.tensorrt_engine import WARM_UP, EngineRun
+    from archdsl.runtimes.adapters.tensorrt_engine import WARM_UP, EngineRun
 
     buffers = HostBuffers()
     artefact = artefact_of(TINY, Target("tensorrt", device="cuda", batch=BATCH), tmp_path)
@@ -516,7 +517,7 @@ def test_an_engine_is_built_warmed_up_recorded_and_replayed(trt, tmp_path):
 
 
 def test_copies_to_and_from_an_engine_go_through_pinned_memory_and_are_waited_for():
-    from archdsl.latency.runtimes.tensorrt_engine import CudaBuffers
+    from archdsl.runtimes.adapters.tensorrt_engine import CudaBuffers
 
     did = []
 
@@ -562,7 +563,7 @@ def test_copies_to_and_from_an_engine_go_through_pinned_memory_and_are_waited_fo
 
 
 def test_an_engine_that_does_not_run_says_what_tensorrt_said(trt, tmp_path, monkeypatch):
-    from archdsl.latency.runtimes.tensorrt_engine import EngineRun
+    from archdsl.runtimes.adapters.tensorrt_engine import EngineRun
 
     class NoAddresses(HostBuffers):
         def allocate(self, shape, dtype):
@@ -574,7 +575,7 @@ def test_an_engine_that_does_not_run_says_what_tensorrt_said(trt, tmp_path, monk
 
 
 def test_an_engine_that_refuses_a_run_is_not_timed(trt, tmp_path, monkeypatch):
-    from archdsl.latency.runtimes.tensorrt_engine import EngineRun
+    from archdsl.runtimes.adapters.tensorrt_engine import EngineRun
 
     monkeypatch.setattr(fake_tensorrt.IExecutionContext, "execute_async_v3", lambda self, stream: False)
     path = artefact_of(TINY, Target("tensorrt", device="cuda"), tmp_path).path
@@ -592,7 +593,7 @@ def test_an_engine_that_refuses_a_run_is_not_timed(trt, tmp_path, monkeypatch):
     ids=str,
 )
 def test_what_stops_tensorrt_is_a_failed_measurement_with_its_reason(fake, reason, tmp_path):
-    from archdsl.latency.runtimes.tensorrt_engine import EngineRun, as_measured
+    from archdsl.runtimes.adapters.tensorrt_engine import EngineRun, as_measured
 
     path = artefact_of(TINY, Target("tensorrt", device="cuda"), tmp_path).path
     with pytest.raises(MeasureError, match="TensorRT") as caught, as_measured():

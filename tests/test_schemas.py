@@ -8,12 +8,12 @@ import pytest
 
 from archdsl.cli.main import run
 from archdsl.errors import SpecError
-from archdsl.spec import shipped_spaces, shipped_specs
-from archdsl.spec.files import shipped
-from archdsl.spec.schema import schema
-from archdsl.spec.yaml_text import parse
+from archdsl.language import shipped_spaces, shipped_specs
+from archdsl.language.space.schema import schema
+from archdsl.language.text.files import shipped
+from archdsl.language.text.yaml_text import parse
 from archdsl.training import Recipe, parse_recipe
-from archdsl.training.recipe_schema import recipe_schema
+from archdsl.training.recipe import recipe_schema
 
 ROOT = Path(__file__).parents[1]
 

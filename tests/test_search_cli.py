@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 
 from archdsl.cli.main import run
-from archdsl.cli.output import seconds
+from archdsl.cli.parameters import Seconds
 from archdsl.errors import ArchError
-from archdsl.report.search_run import Parts, search
-from archdsl.spec import load_space, shipped_spaces
+from archdsl.language import load_space, shipped_spaces
+from archdsl.runs.search import search
+from archdsl.runs.search_parts import SearchParts
 from archdsl.study.proposals.samplers import settled
 
 TINY = """
@@ -56,7 +57,7 @@ def test_a_real_search_ends_with_a_front_that_checks_and_builds(
     printed = capsys.readouterr()
     assert "tiny: the front" in printed.out
     assert "onnxruntime" in printed.out
-    assert "all trials are done: 3 networks paid for" in printed.err
+    assert "all trials are done: 3 networks evaluated" in printed.err
     assert "evaluator: train: real training, the reference itself" in printed.out
     assert "train: real training, the reference itself" in (out / "report.html").read_text()
 
@@ -168,11 +169,11 @@ def test_wrong_input_is_told_before_anything_is_paid(
 def test_a_network_for_other_images_than_the_data_is_refused_before_anything_is_paid(
     space: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "grey.yaml").write_text("name: grey\nextends: micro_swin_free\ninput: {channels: 1}\n")
+    (tmp_path / "grey.yaml").write_text("name: grey\nextends: micro_swin_free\ninput: {channels: 5}\n")
     space.write_text(TINY.replace("base: micro_swin_free", "base: grey.yaml").replace(", start: [micro_swin_free]", ""))
-    assert run(["search", str(space), "--out", str(tmp_path / "run")]) == 1
+    assert run(["search", str(space), "--data", f"imagefolder:{tmp_path}", "--out", str(tmp_path / "run")]) == 1
     told = capsys.readouterr().err
-    assert "takes images of 1 channels, but all data have 3 (RGB) [channels]" in told and f"{space}:3:7" in told
+    assert "takes images of 5 channels, but pictures have 1, 2, 3, 4 [channels]" in told and f"{space}:3:7" in told
     assert not (tmp_path / "run").exists()
 
 
@@ -184,7 +185,7 @@ def test_a_folder_that_is_not_ours_is_refused(space: Path, tmp_path: Path, capsy
 def test_ctrl_c_writes_the_report_and_the_same_command_goes_on(space: Path, tmp_path: Path) -> None:
     """A real search in a process group of its own, interrupted in its second training, leaves no process behind."""
     command = [sys.executable, "-m", "archdsl", "search", str(space), "--out", str(tmp_path / "run"), "--trials", "2"]
-    slow = [*command, "--set", "objectives.accuracy.train.data.num_train=1024"]
+    slow = [*command, "--set", "objectives.accuracy.train.data.num_train=512", "--no-confirm"]
     child = subprocess.Popen(slow, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert child.stderr is not None
     for line in child.stderr:
@@ -207,8 +208,9 @@ def test_ctrl_c_writes_the_report_and_the_same_command_goes_on(space: Path, tmp_
 
 
 def children_of(pid: int) -> list[int]:
-    found = Path(f"/proc/{pid}/task/{pid}/children")
-    return [int(word) for word in found.read_text().split()] if found.exists() else []
+    """The processes that any thread of this one has started."""
+    lists = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(word) for found in lists for word in found.read_text().split()]
 
 
 def zombie(pid: int) -> bool:
@@ -239,14 +241,14 @@ def test_a_recipe_that_is_asked_for_brings_its_own_epochs(
         asked.extend(options["set"])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("archdsl.report.search_run.search", stop)
+    monkeypatch.setattr("archdsl.runs.search.search", stop)
     assert run(["search", str(space), "--recipe", str(tmp_path / "five.yaml"), *arguments]) == 130
-    recipe = Parts(load_space(space, asked), [], None).recipe
+    recipe = SearchParts(load_space(space, asked), [], None).recipe
     assert recipe is not None and recipe.epochs == epochs
 
 
 def test_times_are_read() -> None:
-    assert [seconds("--time-limit", text) for text in ("90", "90s", "5m", "5min", "2h", "500 ms")] == [
+    assert [Seconds().read("--time-limit", text) for text in ("90", "90s", "5m", "5min", "2h", "500 ms")] == [
         90,
         90,
         300,
@@ -267,9 +269,9 @@ def test_shipped_spaces_name_what_there_is() -> None:
 
 
 def test_the_quickstart_searches_what_it_promises() -> None:
-    paths = " ".join(knob.path for knob in load_space("quickstart").knobs)
+    paths = " ".join(choice.path for choice in load_space("quickstart").choices)
     assert all(word in paths for word in ("window", "shift", "depth", "defaults"))
-    assert {option for knob in load_space("quickstart").knobs for option in knob.options} >= {
+    assert {option for choice in load_space("quickstart").choices for option in choice.labels} >= {
         "{norm: layer, act: gelu}",
         "{norm: batch, act: relu}",
     }

@@ -14,11 +14,14 @@ from archdsl.compiler import compile
 from archdsl.ir.graph import Graph, Input
 from archdsl.ir.order import Groups2x2, Raster, Windows
 from archdsl.ir.types import TensorType
-from archdsl.latency.stand_in import stand_in_weights
-from archdsl.ops import Add, Attention, Linear, MeanPool, MergeGroups, Reorder
+from archdsl.ops.attention import Attention
+from archdsl.ops.linear import Linear
+from archdsl.ops.pointwise import Add
+from archdsl.ops.tokens import MeanPool, MergeGroups, Reorder
 from archdsl.passes.drop_train_only import drop_train_only
+from archdsl.passes.propagate_layouts import data_moving_reorders
 from archdsl.passes.segments import Segment, segments_of, work_of
-from archdsl.passes.settle_reorders import data_moving_reorders
+from archdsl.runtimes.placeholder_weights import placeholder_weights
 
 NAMES = sorted(path.stem for path in (Path(__file__).parents[1] / "specs").glob("*.yaml"))
 SMALL = ["micro_swin", "micro_swin_free", "micro_swin_free_br", "micro_swin_isolated"]
@@ -84,7 +87,7 @@ def test_chained_segments_compute_what_the_network_does(name: str):
     size = {} if name in SMALL else {"input.size": 64 if name != "vit_ti_16" else 32}
     spec = archdsl.load(name, set=size)
     graph = compile(spec)
-    weights = stand_in_weights(graph)
+    weights = placeholder_weights(graph)
     x = torch.randn(2, *graph.inputs[0].type.shape, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         whole = torch_fx.emit(graph, weights).eval()(x)

@@ -11,10 +11,10 @@ from fake_study import fake_timing
 
 from archdsl.cli.main import run
 from archdsl.errors import MeasureError
-from archdsl.latency import Target
-from archdsl.latency.failure import failed
-from archdsl.latency.self_test import CHECKS, Check, Taken, self_test
-from archdsl.report import self_test as real
+from archdsl.failures import failed
+from archdsl.runs import self_test as real
+from archdsl.runs.self_test_checks import CHECKS, Check, TimedRun, self_test
+from archdsl.runtimes.target import Target
 
 
 class Honest:
@@ -37,11 +37,11 @@ class Honest:
         self.count += 1
         return self.ms(network, batch) * (1 + self.noise * (-1) ** self.count / 2)
 
-    def take(self, network: str, *, batch: int = 1, budget_s: float = 1.0) -> Taken:
+    def take(self, network: str, *, batch: int = 1, budget_s: float = 1.0) -> TimedRun:
         true, told = self.ms(network, batch), self.told_ms(network, batch)
         runs = max(5, int(budget_s * 1000 / true))
         timing = fake_timing(told, told * self.noise, batch=batch, runs=runs, warmup=3, environment=self.environment())
-        return Taken(timing, self.loading_s + (runs + 3) * true / 1000)
+        return TimedRun(timing, self.loading_s + (runs + 3) * true / 1000)
 
     def environment(self) -> dict[str, str]:
         return {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
@@ -112,7 +112,7 @@ class NoGate(Honest):
 class NoisyClock(Honest):
     """Repeats differ by 30 %, and each is sure of itself."""
 
-    def take(self, network: str, *, batch: int = 1, budget_s: float = 1.0) -> Taken:
+    def take(self, network: str, *, batch: int = 1, budget_s: float = 1.0) -> TimedRun:
         taken, factor = super().take(network, batch=batch, budget_s=budget_s), 1 + 0.3 * (self.count % 2)
         ms = taken.timing.median_ms * factor
         sure = {"median_ms": ms, "ci_low_ms": ms, "ci_high_ms": ms, "p5_ms": ms, "p95_ms": ms, "p99_ms": ms}
@@ -150,7 +150,7 @@ class OnePinned(Honest):
     def environment(self) -> dict[str, str]:
         return {"OMP_NUM_THREADS": "8", "OMP_WAIT_POLICY": "PASSIVE"}
 
-    def take(self, network: str, **how: Any) -> Taken:
+    def take(self, network: str, **how: Any) -> TimedRun:
         taken = super().take(network, **how)
         return replace(taken, timing=taken.timing.model_copy(update={"threads": 8, "cores": (3,)}))
 
@@ -220,7 +220,7 @@ def test_a_check_that_cannot_be_made_has_failed_and_the_others_are_told() -> Non
 
 def test_where_nothing_can_be_timed_there_is_nothing_to_tell() -> None:
     class Dead(Honest):
-        def take(self, network: str, **how: Any) -> Taken:
+        def take(self, network: str, **how: Any) -> TimedRun:
             raise failed("crash", "the worker crashed")
 
     with pytest.raises(MeasureError, match="the worker crashed"):
@@ -237,7 +237,7 @@ def test_as_many_threads_as_the_machine_has_cores_are_pinned_to_all_of_them() ->
 
 def test_contention_is_told_where_conditions_are() -> None:
     class Crowded(Honest):
-        def take(self, network: str, **how: Any) -> Taken:
+        def take(self, network: str, **how: Any) -> TimedRun:
             taken = super().take(network, **how)
             busy = {"contended": True, "contention": "others used 90% of its cores"}
             return replace(taken, timing=taken.timing.model_copy(update=busy))
@@ -257,7 +257,7 @@ def test_the_two_networks_are_about_ten_times_apart() -> None:
 def test_a_corrupted_weight_changes_what_is_expected_by_more_than_any_tolerance() -> None:
     import numpy as np
 
-    from archdsl.latency.expected import reference_of
+    from archdsl.runtimes.reference import reference_of
 
     sound, wrong = reference_of(real.spec_of("small")), real.corrupted("small")
     assert np.array_equal(sound.inputs, wrong.inputs)
@@ -274,7 +274,7 @@ def test_the_command_says_what_a_failure_means_and_ends_with_1(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], passed: bool | None
 ) -> None:
     check = Check("clock", passed, "1.00 s against 1000 s", "the times are in a wrong unit")
-    monkeypatch.setattr("archdsl.report.self_test.run_self_test", lambda target, say: [check])
+    monkeypatch.setattr("archdsl.runs.self_test.run_self_test", lambda target, on_event: [check])
     assert run(["doctor", "--latency"]) == (1 if passed is False else 0)
     shown = capsys.readouterr().out
     assert "1.00 s against 1000 s" in shown

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from json_schema import valid_by_schema
 
-from archdsl.spec import load, load_space, loads, shipped_spaces, shipped_specs
-from archdsl.spec.schema import schema
-from archdsl.spec.yaml_text import parse
+from archdsl.language import load, load_space, loads, shipped_spaces, shipped_specs
+from archdsl.language.space.schema import schema
+from archdsl.language.text.yaml_text import parse
 
 SPECS, SPACES = shipped_specs(), shipped_spaces()
 
@@ -37,9 +37,10 @@ def test_a_shipped_space_is_valid_by_the_schema_and_holds_its_start_designs(path
     assert valid_by_schema(parse(path.read_bytes(), path.name).plain(), schema("space"))
     space = load_space(path.stem, check=False)
     for start in space.start:
-        assert space.picks_of(space.spec(start.picks, check=False)) == start.picks
+        assert space.assignment_of(space.spec(start.assignment, check=False)) == start.assignment
 
 
+@pytest.mark.promise(7)
 def test_the_same_spec_has_the_same_text_whatever_the_file_looks_like():
     spec = load("swin_t", check=False)
     text = spec.to_yaml()

@@ -7,6 +7,7 @@ in training mode; there our module multiplies attention out, and the file does n
 from __future__ import annotations
 
 import ast
+import json
 import re
 import runpy
 import subprocess
@@ -22,16 +23,17 @@ from torch import Tensor, nn
 
 import archdsl
 from archdsl.backends.source import file as source
-from archdsl.backends.source.ops import EMITTERS
+from archdsl.backends.source.emitters import EMITTERS
+from archdsl.cli.main import run
 from archdsl.errors import BackendError
 from archdsl.ir.graph import Graph
 from archdsl.ir.op import Op
 from archdsl.ir.order import Planes
 from archdsl.ir.types import TensorType
-from archdsl.spec import loads
-from archdsl.spec.load import load
-from archdsl.spec.lower import lower
-from archdsl.spec.model import Spec
+from archdsl.language import loads
+from archdsl.language.architecture.load import load
+from archdsl.language.architecture.lower import lower
+from archdsl.language.architecture.model import Spec
 
 TOLERANCE = 1e-6
 TRAINING_TOLERANCE = 3e-6
@@ -140,9 +142,10 @@ def test_the_depth_does_not_lengthen_the_file():
     assert len(shallow.splitlines()) == len(deep.splitlines())
 
 
+@pytest.mark.promise(15)
 @pytest.mark.parametrize("name", ["swin_t", "convnext_swin_t"])
 def test_the_text_is_the_same_each_time(name: str):
-    imports = "from archdsl.backends.source import file as source; from archdsl.spec.load import load"
+    imports = "from archdsl.backends.source import file as source; from archdsl.language.architecture.load import load"
     code = f"{imports}; print(source.emit_spec(load({name!r})))"
     texts = set()
     for seed in ("0", "1", "77"):
@@ -234,6 +237,45 @@ def test_blocks_of_others_are_written_too(block: str, head: str):
     if block == "carrying":  # what it carries has the size of the map
         text = text.replace(", downsample: patch_merging, dim: 24", "")
     assert_same(loads(text, "odd.yaml"))
+
+
+@pytest.mark.usefixtures("odd_blocks")
+def test_blocks_that_share_no_form_have_a_class_each():
+    text = ODD.format(name="odd", block="growing, layers: [1, 2]", head="classifier")
+    spec = loads(text.replace("[1, 2], depth: 3", "[3, 1, 2], depth: 3"), "odd.yaml")
+    assert_same(spec)
+    made = source.emit_spec(spec)
+    assert re.findall(r"^class (Growing\d*)", made, re.MULTILINE) == ["Growing", "Growing2", "Growing3"]
+    assert "self.inner = nn.Module()" in made and "class Inner" not in made
+
+
+def _no_ruff(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ruff", None)
+
+
+def _failing_ruff(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ruff.find_ruff_bin", lambda: "/bin/false")
+
+
+@pytest.mark.parametrize("break_ruff", [_no_ruff, _failing_ruff])
+def test_without_ruff_the_same_program_is_written_unformatted(break_ruff: Any, monkeypatch: pytest.MonkeyPatch):
+    formatted = source.source_file(load("swin_t"))
+    break_ruff(monkeypatch)
+    made = source.source_file(load("swin_t"))
+    assert formatted.note is None
+    assert made.note is not None and "is not formatted, because ruff cannot run" in made.note
+    assert made.text != formatted.text
+    assert ast.dump(ast.parse(made.text)) == ast.dump(ast.parse(formatted.text))
+
+
+def test_a_build_without_ruff_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    _no_ruff(monkeypatch)
+    assert run(["build", "micro_swin", "--emit", "source", "-o", str(tmp_path / "out")]) == 0
+    assert "note: the source file is not formatted, because ruff cannot run" in capsys.readouterr().err
+    (artefact,) = json.loads((tmp_path / "out" / "build.json").read_text())["artefacts"]
+    assert artefact["note"].startswith("the source file is not formatted")
 
 
 def test_the_block_of_the_example_is_written():

@@ -16,10 +16,11 @@ from test_spec_fuzz import mutated
 from toy_parts import SPEC, TOYS, Weave, toys  # noqa: F401
 
 from archdsl.errors import ArchError, SpecError
-from archdsl.spec import files, limits, load_any, load_space, loads, loads_space
-from archdsl.spec.counting import count
-from archdsl.spec.schema import schema
-from archdsl.spec.yaml_text import parse
+from archdsl.language import load_any, load_space, loads, loads_space
+from archdsl.language.space.counting import count
+from archdsl.language.space.schema import schema
+from archdsl.language.text import files, limits
+from archdsl.language.text.yaml_text import parse
 
 pytestmark = pytest.mark.usefixtures("toys", "shipping")
 
@@ -58,7 +59,7 @@ def with_choices(*choices: str, base: str = "base"):
     return loads_space(f"base: {base}\nchoices:\n" + "".join(f"  {line}\n" for line in choices), "s.yaml", check=False)
 
 
-# --- knobs --------------------------------------------------------------------------------------------------------
+# --- choices --------------------------------------------------------------------------------------------------------
 
 
 def test_a_space_reads_as_written():
@@ -71,9 +72,9 @@ def test_a_space_reads_as_written():
     assert (space.search.trials, space.search.seed, space.search.sampler) == (200, 1, "auto")
 
 
-def test_a_star_is_one_knob_for_each_match_and_same_is_one_for_all():
+def test_a_star_is_one_choice_for_each_match_and_same_is_one_for_all():
     space = load_space("small", check=False)
-    assert {knob.name: knob.options for knob in space.knobs} == {
+    assert {choice.name: choice.labels for choice in space.choices} == {
         "defaults": ("{norm: layer, act: gelu}", "{norm: none, act: relu}"),
         "stages.0.window": ("7", "14"),
         "stages.1.window": ("7", "14"),
@@ -84,15 +85,18 @@ def test_a_star_is_one_knob_for_each_match_and_same_is_one_for_all():
 
 
 def test_a_star_leaves_out_the_stages_that_have_no_such_field():
-    assert [knob.name for knob in with_choices("stages.*.heads: [1, 2]").knobs] == ["stages.0.heads", "stages.1.heads"]
-    names = [knob.name for knob in with_choices("stages.*.downsample.norm: [layer, none]").knobs]
+    assert [choice.name for choice in with_choices("stages.*.heads: [1, 2]").choices] == [
+        "stages.0.heads",
+        "stages.1.heads",
+    ]
+    names = [choice.name for choice in with_choices("stages.*.downsample.norm: [layer, none]").choices]
     assert names == ["stages.1.downsample.norm", "stages.2.downsample.norm"]
 
 
 def test_picks_give_a_spec():
     space = load_space("small", check=False)
-    picks = {"defaults": 1, "stages.0.window": 1, "stages.1.window": 0, "stages.*.shift": 1, "stages.0.depth": 2}
-    spec = space.spec(picks, name="mine", check=False)
+    assignment = {"defaults": 1, "stages.0.window": 1, "stages.1.window": 0, "stages.*.shift": 1, "stages.0.depth": 2}
+    spec = space.spec(assignment, name="mine", check=False)
     assert (spec.name, spec.expect) == ("mine", None)
     assert [block.window for block in spec.stages[0].blocks] == [14] * 6
     assert [block.window for block in spec.stages[1].blocks] == [7] * 2
@@ -103,7 +107,7 @@ def test_picks_give_a_spec():
 
 def test_settings_are_told_by_path():
     space = load_space("small", check=False)
-    assert space.settings_of({knob.name: 0 for knob in space.knobs}) == {
+    assert space.values_of({choice.name: 0 for choice in space.choices}) == {
         "defaults": {"norm": "layer", "act": "gelu"},
         "stages.0.window": 7,
         "stages.1.window": 7,
@@ -114,15 +118,15 @@ def test_settings_are_told_by_path():
 
 def test_a_range_counts_exactly_with_fractions_too():
     space = with_choices("drop_path: {range: [0, 0.3], step: 0.1}", "stem.dim: {same: {range: [8, 10]}}")
-    assert [knob.options for knob in space.knobs] == [("0.0", "0.1", "0.2", "0.3"), ("8", "9", "10")]
+    assert [choice.labels for choice in space.choices] == [("0.0", "0.1", "0.2", "0.3"), ("8", "9", "10")]
 
 
 def test_an_option_may_be_a_list_or_a_mapping_or_null():
     space = with_choices(
         "stages.0.window: [7, [7, 14]]", "stages.1.downsample: [fold, {norm: none}, {type: halve}, null]"
     )
-    window, downsample = space.knobs
-    assert window.options == ("7", "[7, 14]")
+    window, downsample = space.choices
+    assert window.labels == ("7", "[7, 14]")
     assert [type(space.spec({window.name: 0, downsample.name: i}, check=False).stages[1].downsample).__name__ for i in range(4)] == [
         "Fold", "Fold", "Halve", "NoneType"]  # fmt: skip
 
@@ -142,20 +146,26 @@ def test_an_option_may_carry_choices_of_its_own():
         "  - {block: plain, depth: 2, choices: {size: [3, 5]}}",
         "stages.1.dim: [100, 200]",
     )
-    assert [knob.name for knob in space.knobs] == [
+    assert [choice.name for choice in space.choices] == [
         "stages.0",
         "stages.0=0:window",
         "stages.0=0:shift",
         "stages.0=1:size",
         "stages.1.dim",
     ]
-    assert [knob.parent for knob in space.knobs] == [None, ("stages.0", 0), ("stages.0", 0), ("stages.0", 1), None]
-    assert [knob.path for knob in space.knobs][1:4] == ["stages.0.window", "stages.0.shift", "stages.0.size"]
+    assert [choice.parent for choice in space.choices] == [
+        None,
+        ("stages.0", 0),
+        ("stages.0", 0),
+        ("stages.0", 1),
+        None,
+    ]
+    assert [choice.path for choice in space.choices][1:4] == ["stages.0.window", "stages.0.shift", "stages.0.size"]
     assert space.num_total == (3 * 2 + 2) * 2
     everything = list(space.iterate())
     assert len(everything) == space.num_total
-    assert len({tuple(sorted(picks.items())) for picks in everything}) == space.num_total
-    assert {frozenset(picks) for picks in everything} == {
+    assert len({tuple(sorted(assignment.items())) for assignment in everything}) == space.num_total
+    assert {frozenset(assignment) for assignment in everything} == {
         frozenset({"stages.0", "stages.0=0:window", "stages.0=0:shift", "stages.1.dim"}),
         frozenset({"stages.0", "stages.0=1:size", "stages.1.dim"}),
     }
@@ -181,10 +191,10 @@ def test_known_designs_are_found_as_picks():
     space = load_space("small", check=False)
     rng = random.Random(1)
     for _ in range(20):
-        picks = space.sample(rng)
-        assert space.picks_of(space.spec(picks, name="x", check=False)) == picks
+        assignment = space.sample(rng)
+        assert space.assignment_of(space.spec(assignment, name="x", check=False)) == assignment
     other = loads(SPEC.replace("heads: 3", "heads: 4"), check=False)
-    assert space.picks_of(other) is None
+    assert space.assignment_of(other) is None
 
 
 def test_known_designs_are_found_where_choices_depend_on_each_other():
@@ -192,14 +202,14 @@ def test_known_designs_are_found_where_choices_depend_on_each_other():
         "stages.0: [{choices: {window: [3, 5, 7]}}, {block: plain, depth: 2, choices: {size: [3, 5], norm: [layer, none]}}]",
         "stages.1.dim: [100, 200]",
     )
-    for picks in space.iterate():
-        assert space.picks_of(space.spec(picks, check=False)) == picks
+    for assignment in space.iterate():
+        assert space.assignment_of(space.spec(assignment, check=False)) == assignment
 
 
 def test_start_designs_come_as_picks():
     space = load_space("small", check=False)
     assert [start.name for start in space.start] == ["base"]
-    assert space.spec(space.start[0].picks, check=False).stages == space.base.stages
+    assert space.spec(space.start[0].assignment, check=False).stages == space.base.stages
     with pytest.raises(SpecError, match=r"`base` is not in this space: it differs in stages.0.blocks.0.window"):
         loads_space(SPACE.replace("[7, 14]", "[5, 14]"), check=False)
 
@@ -208,7 +218,7 @@ def test_a_space_travels_between_processes():
     space = load_space("small", check=False)
     there = pickle.loads(pickle.dumps(space))
     assert there.num_total == space.num_total
-    assert there.spec(there.start[0].picks, check=False) == space.spec(space.start[0].picks, check=False)
+    assert there.spec(there.start[0].assignment, check=False) == space.spec(space.start[0].assignment, check=False)
 
 
 def test_overrides_reach_the_spaces_own_file():
@@ -238,13 +248,25 @@ def test_a_base_may_be_a_file_of_the_project(tmp_path):
     assert load_space(tmp_path / "space.yaml", check=False).name == "space"
 
 
+@pytest.mark.parametrize("base", ["there/mine.yaml", "{folder}/there/mine.yaml"])
+def test_a_base_on_the_command_line_is_relative_to_the_working_folder(tmp_path, monkeypatch, base):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there/mine.yaml").write_text(SPEC.replace("name: ", "name: other_", 1))
+    monkeypatch.chdir(tmp_path)
+    base = base.format(folder=tmp_path)
+    assert load_space("small", set=[f"base={base}"], check=False).base.name.startswith("other_")
+    assert load_space("small", set={"base": base}, check=False).base.name.startswith("other_")
+    with pytest.raises(SpecError, match=r"^--set:1:6: there is no file `.*minn\.yaml`(.|\n)*did you mean `mine\.yaml`"):
+        load_space("small", set=[f"base={base.replace('mine', 'minn')}"], check=False)
+
+
 @pytest.mark.parametrize(
-    "picks", [{}, {"stages.0.heads": 2}, {"stages.0.heads": -1}, {"stages.0.heads": "1"}, {"x": 0}]
+    "assignment", [{}, {"stages.0.heads": 2}, {"stages.0.heads": -1}, {"stages.0.heads": "1"}, {"x": 0}]
 )
-def test_picks_that_are_none_are_a_clean_error(picks):
+def test_picks_that_are_none_are_a_clean_error(assignment):
     space = with_choices("stages.0.heads: [1, 2]")
     with pytest.raises(SpecError, match=r"^picks:1:1: `stages.0.heads` must be a number from 0 to 1"):
-        space.spec(picks, check=False)
+        space.spec(assignment, check=False)
 
 
 # --- counting -----------------------------------------------------------------------------------------------------
@@ -290,7 +312,7 @@ def test_the_example_of_the_design_has_256_settings_and_48_networks(shipping):
 def test_invalid_settings_are_not_counted(shipping):
     space = swin_like(shipping, "stages.*.window: [7, 14, 5]")
     size = count(space, canonical)
-    everything = [canonical(space.spec(picks, check=False)) for picks in space.iterate()]
+    everything = [canonical(space.spec(assignment, check=False)) for assignment in space.iterate()]
     assert size.total == 81
     assert size.valid.value == sum(one is not None for one in everything)
     assert size.distinct.value == len({one for one in everything if one is not None})
@@ -540,7 +562,7 @@ VALUES = st.recursive(
     VALUES,
 )
 def test_a_malformed_space_gives_a_located_error_and_no_traceback(choices, key, value):
-    from archdsl.spec.render import to_yaml
+    from archdsl.language.text.render import to_yaml
 
     text = to_yaml({"name": "x", "base": "base", "choices": choices, key: value})
     assume(not outcome(text))  # junk may happen to be right: only wrong ones count towards the 300

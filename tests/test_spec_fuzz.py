@@ -12,56 +12,21 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from mutations import mutated, spots
 from toy_parts import SPEC, TOYS, toys  # noqa: F401
 
 from archdsl.errors import ArchError, SpecError
-from archdsl.spec import loads
-from archdsl.spec.model import Expect, Input
-from archdsl.spec.node import Node
-from archdsl.spec.parts import STAGE_KEYS
-from archdsl.spec.read import SPEC_KEYS
-from archdsl.spec.render import flow
-from archdsl.spec.words import closest
-from archdsl.spec.yaml_text import parse
+from archdsl.language import loads
+from archdsl.language.architecture.model import Expect, InputSpec
+from archdsl.language.architecture.part_reader import STAGE_KEYS
+from archdsl.language.architecture.read import SPEC_KEYS
+from archdsl.language.text.node import YamlNode
+from archdsl.language.text.render import flow
+from archdsl.language.text.yaml_text import parse
+from archdsl.suggestions import closest
 
 pytestmark = pytest.mark.usefixtures("toys")
 RELAXED = settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=300, derandomize=True)
-
-PIECES = (
-    "{", "}", "[", "]", ":", ": ", ",", ", ", "- ", "\n", "\n  ", "#", "'", '"', "&a ", "*a", "!", "!!int ", "|", ">", "%", "@",
-    "`", "?", "? ", "<<: ", "---\n", "...\n", "\t", "\0", "\ufeff", "\u2028", "\x85", "é", "🙂", "null", "true", "1e999", ".nan",
-    "-", "0x", "0o9", "9" * 30, "1_000", "100M", "stages: ", "depth: 1000000000", "block: ", "type: ", "~", "extends: x\n",
-    "defaults: ", "heads: ", "[[[[[[[[", "{a: " * 5, "\\", '"\\ud800"', "blocks: ", "name: ", "downsample: ", "-1", "0", "x",
-)  # fmt: skip
-
-
-def mutated(text: str, rng: random.Random) -> str:
-    """A text with one to four random edits."""
-    for _ in range(rng.randint(1, 4)):
-        at, until = sorted((rng.randrange(len(text) + 1), rng.randrange(len(text) + 1)))
-        match rng.randrange(7):
-            case 0:
-                text = text[:at] + rng.choice(PIECES) + text[at:]
-            case 1:
-                text = text[:at] + text[min(until, at + rng.randint(1, 8)) :]
-            case 2:
-                text = text[:at] + rng.choice(PIECES) + text[at + rng.randint(1, 6) :]
-            case 3:
-                text = text[:until] + text[at : min(until, at + 60)] + text[until:]
-            case 4:
-                lines = text.split("\n")
-                rng.shuffle(lines) if rng.random() < 0.2 else lines.pop(rng.randrange(len(lines)))
-                text = "\n".join(lines)
-            case 5:
-                text = (
-                    text[:at] + chr(rng.choice((0, 7, 9, 127, 133, 160, 8232, 55296, 65279, 65535, 128512))) + text[at:]
-                )
-            case _:
-                words = list(re.finditer(r"[A-Za-z0-9_.]+", text))
-                if len(words) > 1:
-                    one, other = rng.choice(words), rng.choice(words)
-                    text = text[: one.start()] + other.group() + text[one.end() :]
-    return text
 
 
 def outcome(text: str | bytes, name: str = "fuzz.yaml") -> ArchError | None:
@@ -81,6 +46,7 @@ def outcome(text: str | bytes, name: str = "fuzz.yaml") -> ArchError | None:
     return error
 
 
+@pytest.mark.promise(1)
 @pytest.mark.parametrize("seed", range(10))
 def test_no_mutated_spec_gives_anything_but_a_located_error(seed):
     rng = random.Random(seed)
@@ -91,6 +57,7 @@ def test_no_mutated_spec_gives_anything_but_a_located_error(seed):
     assert failed > 300  # most edits break something
 
 
+@pytest.mark.promise(1)
 def test_no_random_bytes_give_anything_but_a_located_error():
     rng = random.Random(1)
     for _ in range(300):
@@ -116,6 +83,7 @@ BOMBS = {
 }  # fmt: skip
 
 
+@pytest.mark.promise(2)
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_bomb_in_a_spec_is_refused_in_a_tenth_of_a_second(name):
     outcome(BOMBS["gigantic dim"])  # the schema caches are warm
@@ -145,10 +113,11 @@ WRONG = (
 )
 
 
-def leaves(tree: Node) -> list[tuple[tuple[Any, ...], Node]]:
+def leaves(tree: YamlNode) -> list[tuple[tuple[Any, ...], YamlNode]]:
     return [(path, node) for path, node in tree.scalars() if path[-1] not in ("source", "name")]
 
 
+@pytest.mark.promise(4)
 def test_a_single_broken_leaf_is_what_the_error_points_at():
     rng = random.Random(4)
     tree = parse(SPEC, "f")
@@ -206,7 +175,7 @@ def typos(word: str) -> set[str]:
 
 
 def vocabularies() -> list[list[str]]:
-    found = [list(SPEC_KEYS), list(Input.model_fields), list(Expect.model_fields)]
+    found = [list(SPEC_KEYS), list(InputSpec.model_fields), list(Expect.model_fields)]
     for kind, known in TOYS.items():
         keys = STAGE_KEYS if kind == "block" else ("type",)
         found += [list(known), *([*cls.model_fields, *keys] for cls in known.values())]
@@ -223,16 +192,18 @@ def share_right(words: list[list[str]]) -> float:
     return right / total
 
 
+@pytest.mark.promise(5)
 def test_a_typo_of_one_edit_gets_the_right_suggestion():
     assert share_right(vocabularies()) >= 0.95
 
 
+@pytest.mark.promise(5)
 def test_a_typo_in_the_built_in_vocabulary_gets_the_right_suggestion(monkeypatch):
     monkeypatch.undo()
-    import archdsl.blocks
-    from archdsl.blocks.part import parts
+    import archdsl.parts
+    from archdsl.parts.part import parts
 
-    assert archdsl.blocks is not None
+    assert archdsl.parts is not None
     kinds = {"stem": ("type",), "block": STAGE_KEYS, "downsample": ("type",), "head": ("type",)}
     words = [[*cls.model_fields, *keys] for kind, keys in kinds.items() for cls in parts(kind).values()]
     assert share_right(words) >= 0.95
@@ -273,10 +244,11 @@ DATA = st.dictionaries(
 )
 
 
+@pytest.mark.promise(6)
 @RELAXED
 @given(DATA)
 def test_any_data_survives_being_written(data):
-    from archdsl.spec.render import to_yaml
+    from archdsl.language.text.render import to_yaml
 
     assert parse(to_yaml(data), "f").plain() == data
 
@@ -345,10 +317,11 @@ def specs(draw) -> dict[str, Any]:
     return data
 
 
+@pytest.mark.promise(6)
 @RELAXED
 @given(specs())
 def test_a_valid_spec_survives_being_written(data):
-    from archdsl.spec.render import to_yaml
+    from archdsl.language.text.render import to_yaml
 
     spec = loads(to_yaml(data), check=False)
     assert loads(spec.to_yaml(), check=False) == spec
@@ -364,18 +337,12 @@ JUNK = st.one_of(
 )  # fmt: skip
 
 
-def spots(data: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Every path in the data."""
-    items = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
-    return [path, *(spot for key, value in items for spot in spots(value, (*path, key)))]
-
-
 @st.composite
 def malformed(draw) -> str:
     """A valid spec with one thing replaced by junk, lost or renamed."""
     import copy
 
-    from archdsl.spec.render import to_yaml
+    from archdsl.language.text.render import to_yaml
 
     data = copy.deepcopy(draw(specs()))
     path = draw(st.sampled_from([spot for spot in spots(data) if spot]))

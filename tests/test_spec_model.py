@@ -10,10 +10,11 @@ from json_schema import valid_by_schema
 from toy_parts import SPEC, Fold, Plain, Weave, toys  # noqa: F401
 
 from archdsl.errors import SpecError
-from archdsl.spec import limits, loads
-from archdsl.spec.limits import refuse_giant
-from archdsl.spec.numbers import read_count, read_duration
-from archdsl.spec.schema import schema
+from archdsl.language import loads
+from archdsl.language.space.schema import schema
+from archdsl.language.text import limits
+from archdsl.language.text.limits import refuse_giant
+from archdsl.language.text.quantities import read_count, read_duration
 
 pytestmark = pytest.mark.usefixtures("toys")
 
@@ -119,7 +120,7 @@ def test_a_duration_that_is_none_is_refused(text):
 
 
 def test_a_file_without_a_name_is_called_after_itself(tmp_path):
-    from archdsl.spec import load
+    from archdsl.language import load
 
     (tmp_path / "little.yaml").write_text(with_stage("{block: weave, depth: 1, heads: 2}").replace("name: x\n", ""))
     assert load(tmp_path / "little.yaml", check=False).name == "little"
@@ -209,14 +210,14 @@ NOT = [
 
 @pytest.mark.parametrize("text", SAMPLES)
 def test_what_is_valid_yaml_is_valid_by_the_schema(text):
-    from archdsl.spec.yaml_text import parse
+    from archdsl.language.text.yaml_text import parse
 
     assert valid_by_schema(parse(text, "f").plain(), schema("spec"))
 
 
 @pytest.mark.parametrize("text", NOT)
 def test_what_is_wrong_is_wrong_by_the_schema(text):
-    from archdsl.spec.yaml_text import parse
+    from archdsl.language.text.yaml_text import parse
 
     assert not valid_by_schema(parse(text, "f").plain(), schema("spec"))
 

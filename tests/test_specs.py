@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import archdsl
-from archdsl.spec.load import load, shipped_specs
-from archdsl.spec.yaml_text import parse
+from archdsl.language.architecture.load import load, shipped_specs
+from archdsl.language.text.yaml_text import parse
 
 DATA = Path(__file__).parent / "data"
 NAMES = [path.stem for path in shipped_specs()]
@@ -72,6 +72,7 @@ def test_the_paper_s_models_and_cases_all_ship():
     assert sum(name.startswith("swin_b_windows_") for name in NAMES) == 8  # Table 5
 
 
+@pytest.mark.promise(12)
 @pytest.mark.parametrize("row", COUNTED, ids=lambda row: f"{row['name']}-{row['library'].split()[0]}")
 def test_counts_equal_the_reference(row: dict[str, str]):
     cost = archdsl.cost(loaded(row))

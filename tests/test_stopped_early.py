@@ -14,7 +14,7 @@ from test_front_page import HOSTILE, Page, page_of
 from archdsl.cli.main import run
 from archdsl.report.front_page import page_facts
 from archdsl.report.stopped_early import stopped_early
-from archdsl.study.plan import Plan
+from archdsl.study.config import StudyConfig
 from archdsl.study.record import Record
 
 
@@ -86,7 +86,7 @@ def test_text_of_a_stopped_network_is_text_and_never_markup(hostile: str) -> Non
 
 
 def test_the_facts_of_a_page_say_what_early_stopping_did() -> None:
-    plan = Plan("s", BOTH, 6, 0, "random")
+    plan = StudyConfig("s", BOTH, 6, 0, "random")
     assert page_facts(fake_space(), plan, SOME)["early stopping"] == str(stopped_early(SOME))
     assert "early stopping" not in page_facts(fake_space(), plan, [record(0, 0.5, 1.0)])
 
@@ -107,7 +107,7 @@ def test_a_search_says_in_its_last_lines_and_in_json_what_was_stopped(
 ) -> None:
     """Accuracies are made up: wide networks are the worse ones, so they fall behind."""
     from archdsl.compiler import cost
-    from archdsl.study.crew.trainers import Trainers
+    from archdsl.evaluators.train_processes import Trainers
     from archdsl.training import Accuracy
 
     def advance(self: Trainers, spec: Any, *, seed: int = 0, to_epoch: int) -> Accuracy:

@@ -18,14 +18,18 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.testing.pytest_storages import StorageTestCase
 from optuna.trial import TrialState
 
-from archdsl.errors import StudyError
+from archdsl.cli.main import run
+from archdsl.errors import Place, StudyError
 from archdsl.study.storage import journal
 from archdsl.study.storage.journal import GuardedJournal
-from archdsl.study.storage.opening import forget_study, masked, open_storage
+from archdsl.study.storage.opening import forget_study, open_storage
+from archdsl.study.storage.study import storage_errors
+from archdsl.study.storage.urls import masked, shown, why_refused
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
+@pytest.mark.promise(22)
 class TestConformance(StorageTestCase):
     @pytest.fixture
     def storage(self, tmp_path: Path) -> JournalStorage:
@@ -51,6 +55,7 @@ def finished(path: Path) -> list[float]:
     return [trial.values[0] for trial in trials]
 
 
+@pytest.mark.promise(17)
 def test_a_file_cut_at_any_byte_of_the_last_three_records_opens_and_goes_on(tmp_path: Path) -> None:
     whole = tmp_path / "whole.journal"
     study = study_at(whole)
@@ -68,7 +73,7 @@ def test_a_file_cut_at_any_byte_of_the_last_three_records_opens_and_goes_on(tmp_
         assert path.read_bytes() == data[:kept]
         torn = path.with_name(f"{path.name}.torn")
         assert (torn.read_bytes() if torn.exists() else b"") == (data[kept:cut] + b"\n" if kept < cut else b"")
-        backend.append_logs([{"op_code": 0}])
+        backend.append_logs([{"op_code": 1, "worker_id": "w", "study_id": 9}])
         assert len(list(GuardedJournal(path).read_logs(0))) == len(data[:kept].splitlines()) + 1
         if cut % 16 == 0:
             path.write_bytes(data[:cut])
@@ -88,6 +93,7 @@ def test_a_fragment_that_another_writer_leaves_is_cut_before_the_next_record(tmp
     assert len(path.with_name("study.journal.torn").read_bytes().splitlines()) == 20
 
 
+@pytest.mark.promise(17)
 @pytest.mark.parametrize("fault", ["ENOSPC", "EIO", "short then ENOSPC", "short"])
 def test_the_nth_write_fails_and_nothing_finished_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
@@ -127,6 +133,7 @@ def test_the_nth_write_fails_and_nothing_finished_is_lost(
         assert finished(path) == [*done, 100.0]
 
 
+@pytest.mark.promise(26)
 def test_a_full_disk_that_cannot_even_be_truncated_is_mended_by_the_next_writer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,6 +195,7 @@ def test_optunas_own_backend_reads_and_writes_the_same_file(tmp_path: Path) -> N
     assert [trial.values[0] for trial in plain.get_trials()] == [1.0, 2.0, 3.0]
 
 
+@pytest.mark.promise(23)
 def test_four_processes_append_to_one_journal(tmp_path: Path) -> None:
     path = tmp_path / "study.journal"
     study_at(path)
@@ -205,13 +213,133 @@ def test_four_processes_append_to_one_journal(tmp_path: Path) -> None:
     assert all(trial.state == TrialState.COMPLETE for trial in trials)
 
 
-def test_a_damaged_line_in_the_middle_is_named(tmp_path: Path) -> None:
+NO_RECORDS = [
+    b"{}\n",
+    b"garbage\n",
+    b"garbage",
+    b"null\n[1, 2]\n\n\xff\xfe\n",
+    b'{"op_code": 4}\n',
+    b'{"op_code": "4", "worker_id": "w", "study_id": 0, "datetime_start": null}\n',
+    b'{"op_code": 4, "worker_id": "w"}\n{"op_code": 8, "wor',
+    b'{"a":' * 99_999 + b"\n",
+    b"7" * 9_999 + b"\n",
+    b"\x00" * 512 + b"\n",
+]
+"""What no replay could read."""
+NOT_REPLAYED = [
+    b'{"op_code": 4, "worker_id": "w", "study_id": 0, "datetime_start": "yesterday"}\n',
+    b'{"op_code": 5, "worker_id": "w", "trial_id": 2, "param_name": "y", "param_value_internal": 0, '
+    b'"distribution": "?"}\n',
+    b'{"op_code": 6, "worker_id": "w", "trial_id": [2], "state": 1, "values": [1]}\n',
+    b'{"op_code": 8, "worker_id": "w", "trial_id": 2, "user_attr": {}}\n{}\n',
+    b'{"op_code": 99, "worker_id": "w"}\n',
+]
+"""What has the form of records; Optuna's replay raises something of its own at each."""
+
+
+def study_of_three(path: Path) -> optuna.Study:
+    """Two trials are finished, and one runs."""
+    study = study_at(path)
+    for value in range(2):
+        add_trial(study, value)
+    study.ask()
+    return study
+
+
+@pytest.mark.promise(17)
+@pytest.mark.parametrize("tail", [*NO_RECORDS, *NOT_REPLAYED], ids=lambda tail: tail[:40].decode(errors="replace"))
+def test_what_is_appended_and_is_no_record_is_set_aside(tmp_path: Path, tail: bytes) -> None:
     path = tmp_path / "study.journal"
-    add_trial(study_at(path), 1.0)
+    study_of_three(path)
+    before = path.read_bytes()
+    path.write_bytes(before + tail)
+    open_storage(path)
+    assert path.read_bytes() == before
+    torn = path.with_name("study.journal.torn").read_bytes()
+    assert sorted(torn.splitlines()) == sorted(tail.splitlines())
+    add_trial(study_at(path), 100.0)
+    assert finished(path) == [0.0, 1.0, 100.0]
+
+
+@pytest.mark.promise(17)
+@pytest.mark.parametrize("tail", NO_RECORDS, ids=lambda tail: tail[:40].decode(errors="replace"))
+def test_what_is_appended_while_a_study_goes_on_does_not_end_it(tmp_path: Path, tail: bytes) -> None:
+    """By this process or another one, whether it has appended before or only read."""
+    path = tmp_path / "study.journal"
+    study, other = study_at(path), study_at(path)
+    for value in range(3):
+        with open(path, "ab") as file:
+            file.write(tail)
+        assert len(other.get_trials()) == value
+        add_trial(study if value % 2 else other, value)
+    assert finished(path) == [0.0, 1.0, 2.0]
+
+
+def test_a_line_that_is_set_aside_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "study.journal"
+    study_at(path)
+    with open(path, "ab") as file:
+        file.write(b"a fragment")
+    open_storage(path)
+    assert caplog.messages == [], "a killed process leaves one; nothing was there that another wrote"
+    with open(path, "ab") as file:
+        file.write(b"a line\n")
+    open_storage(path)
+    assert caplog.messages == [f"the end of {path} could not be read, and is now in study.journal.torn"]
+
+
+@pytest.mark.promise(17)
+@pytest.mark.parametrize("line", [b"garbage\n", b"{}\n", NOT_REPLAYED[0], NOT_REPLAYED[4]], ids=str)
+@pytest.mark.parametrize("place", [1, 2, -1])
+def test_a_line_in_the_middle_is_named_and_the_study_goes_on_without_it(
+    tmp_path: Path, line: bytes, place: int
+) -> None:
+    """An older version, or a tool of Optuna's, has appended behind it."""
+    path = tmp_path / "study.journal"
+    study_of_three(path)
     lines = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(b"".join([*lines[:2], b"garbage\n", *lines[2:]]))
-    with pytest.raises(StudyError, match=r"study\.journal:3:1: .*damaged"):
+    number = place % len(lines) + 1
+    path.write_bytes(b"".join([*lines[: number - 1], line, *lines[number - 1 :]]))
+    damaged = path.read_bytes()
+    with pytest.raises(StudyError, match=rf"study\.journal:{number}:1: the journal is damaged here") as caught:
         open_storage(path)
+    assert path.read_bytes() == damaged
+    assert caught.value.problems[0].rule == "damaged-study"
+    assert f"take line {number} out of it" in (caught.value.problems[0].hint or "")
+    path.write_bytes(b"".join(lines))
+    open_storage(path)
+    assert finished(path) == [0.0, 1.0]
+
+
+@pytest.mark.parametrize("what", ["creates the study", "creates a trial"])
+def test_no_hint_says_to_remove_what_other_records_need(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "study.journal"
+    study_of_three(path)
+    lines = path.read_bytes().splitlines(keepends=True)
+    code = b'{"op_code":0,' if what == "creates the study" else b'{"op_code":4,'
+    number = next(number for number, line in enumerate(lines, 1) if line.startswith(code))
+    for spoilt in (code + b"\n", lines[number - 1].replace(b"study", b"stu?y"), lines[number - 1][:40] + b"\n"):
+        path.write_bytes(b"".join([*lines[: number - 1], spoilt, *lines[number:]]))
+        with pytest.raises(StudyError, match=rf"study\.journal:{number}:1: .*\[damaged-study\]") as caught:
+            open_storage(path)
+        hint = caught.value.problems[0].hint or ""
+        assert "earlier copy" in hint and "delete" not in hint and "out of it" not in hint
+        path.write_bytes(spoilt)
+        with pytest.raises(StudyError, match="damaged-study" if code in spoilt else "not an Optuna") as caught:
+            open_storage(path)
+        assert path.read_bytes() == spoilt, "nothing would be left"
+        assert "delete" not in caught.value.text()
+
+
+def test_a_line_that_another_tool_has_appended_behind_ends_a_search_with_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "study.journal"
+    study = study_at(path)
+    add_trial(study, 1.0)
+    number = len(path.read_bytes().splitlines()) + 1
+    with open(path, "ab") as file:
+        file.write(b"garbage\n" + path.read_bytes().splitlines(keepends=True)[-1])
+    with pytest.raises(StudyError, match=rf"study\.journal:{number}:1: .*damaged"), storage_errors(Place("study")):
+        study.get_trials()
 
 
 @pytest.mark.parametrize("content", [b"hello", b"hello\n", b"\x00\x01", b"[1, 2]\n"])
@@ -240,6 +368,7 @@ def test_sqlite_opens_by_url_and_forgets_a_study(tmp_path: Path) -> None:
     assert storage.get_all_studies() == []
 
 
+@pytest.mark.promise(41)
 @pytest.mark.parametrize(
     ("url", "shown"),
     [
@@ -247,6 +376,10 @@ def test_sqlite_opens_by_url_and_forgets_a_study(tmp_path: Path) -> None:
         ("postgresql://me:s3@c/ret@host:5432/db", "postgresql://me:***@host:5432/db"),
         ("mysql+pymysql://me:s3cret@host/db?ssl=1", "mysql+pymysql://me:***@host/db?ssl=1"),
         ("postgresql://host/db?user=me&password=s3cret&x=1", "postgresql://host/db?user=me&password=***&x=1"),
+        ("postgresql://me:s3cret", "postgresql://me:***"),
+        ("no server at postgresql://host:5432, is it up?", "no server at postgresql://host:5432, is it up?"),
+        ("host=h password='s3 cret' dbname=d", "host=h password=*** dbname=d"),
+        ("Server=h;Pwd=s3cret;Database=d", "Server=h;Pwd=***;Database=d"),
         ("postgresql://me@host/db", "postgresql://me@host/db"),
         ("sqlite:///a.db", "sqlite:///a.db"),
     ],
@@ -255,14 +388,116 @@ def test_passwords_are_masked(url: str, shown: str) -> None:
     assert masked(url) == shown
 
 
-@pytest.mark.parametrize("url", ["nonsense://me:s3cret@host/db", "postgresql://me:s3cret@127.0.0.1:1/db", "://"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "nonsense://me:s3cret@host/db",
+        "postgresql://me:s3cret@127.0.0.1:1/db",
+        "postgresql://me:s3c%72et@127.0.0.1:1/db",
+        "postgresql://127.0.0.1:1/db?user=me&password=s3cret",
+        "://",
+    ],
+)
 def test_a_storage_that_cannot_be_opened_is_an_error_without_the_password(url: str) -> None:
     with pytest.raises(StudyError) as caught:
         open_storage(url)
-    assert "s3cret" not in caught.value.text()
+    assert "s3cret" not in caught.value.text() and "s3c%72et" not in caught.value.text()
     assert caught.value.problems[0].rule == "storage"
 
 
+MISTYPED = [
+    "postgresql:/me:s3cret@127.0.0.1/db",
+    "postgresql:me:s3cret@127.0.0.1/db",
+    "postgresql//me:s3cret@127.0.0.1/db",
+    "postgresql;//me:s3cret@127.0.0.1/db",
+    "postgresql/me:s3cret@127.0.0.1/db",
+    "postgres:\\\\me:s3cret@127.0.0.1\\db",
+    "PostgreSQL+psycopg:/me:s3cret@127.0.0.1/db",
+    "me:s3cret@127.0.0.1/db",
+    "//me:s3cret@127.0.0.1/db",
+    "me:s3c/s3cret@127.0.0.1/db",
+    "mysql:s3cret",
+    "host=127.0.0.1 dbname=db user=me password=s3cret",
+    "dbname=db password='s3 s3cret' host=/var/run/postgresql",
+    "host=/var/run/s3cret",
+    "user=me password = s3cret",
+    "Server=host;Database=db;Uid=me;Pwd=s3cret",
+    "password=s3cret",
+    "sqlite:study.db?password=s3cret",
+    "localhost:5432/s3cret",
+    " postgresql:/me:s3cret@127.0.0.1/db",
+    "study.journal\npassword=s3cret",
+]
+"""No path, and no URL of a database."""
+MALFORMED = [
+    "postgresql://me:p@s3cret/x@127.0.0.1:1/db",
+    "postgresql://me:s3cret",
+    "postgresql://me:s3cret/db",
+    "postgresql://me/x:s3cret@127.0.0.1:1/db",
+    "postgresql://me:s3cret PW@127.0.0.1:1/db",
+    "postgresql://me:s3cret@127.0.0.1:port/db",
+    "postgresql://me:s3cret@127.0.0.1:1/d@b",
+    "postgresql://me:s3cret@[::1/db",
+    "postgresql://me:s3c?s3cret@127.0.0.1/db",
+    " postgresql://me:s3cret@127.0.0.1/db",
+    "jdbc:postgresql://me:s3cret@127.0.0.1/db",
+    "sqlite://me:s3cret@127.0.0.1/db",
+    "sqlite://study.db?password=s3cret",
+    "postgresql://me:s3cret@127.0.0.1\n/db",
+]
+
+
+@pytest.mark.promise(41)
+@pytest.mark.parametrize("text", [*MISTYPED, *MALFORMED])
+def test_what_is_neither_a_url_nor_a_path_is_refused_and_makes_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StudyError) as caught:
+        open_storage(text)
+    assert caught.value.problems[0].rule == "storage"
+    assert caught.value.problems[0].hint
+    monkeypatch.setenv("ARCHDSL_STORAGE", text)
+    assert run(["worker", "--study", "s"]) == 1
+    assert run(["search", "quickstart", "--storage", text, "--json"]) == 1
+    assert run(["search", "quickstart", f"--storage={text}", "--nonsense"]) == 1
+    told = [caught.value.text(), str([problem.as_json() for problem in caught.value.problems]), *capsys.readouterr()]
+    assert [one for one in told if "s3cret" in one] == []
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "study.journal",
+        "./study:1.journal",
+        "/data/2026-01-01T10:00/me@host/study.journal",
+        "../a:b@c/study.journal",
+        "~/x:y",
+        "runs/2026-01-01T10:00/study.journal",
+        "user=me/study.journal",
+        "lr=0.1.journal",
+        "sqlite/study.journal",
+        "me@host/study.journal",
+        os.fsdecode(b"not-utf-8-\xff/study.journal"),
+        "//share/study.journal",
+        "sqlite:///study.db",
+        "sqlite:////tmp/a:b@c/study.db",
+        "postgresql://me:s3/cr:et#1@host/db",
+        "postgresql://me@host:5432/db?sslmode=require",
+        "postgresql://[::1]:5432/db",
+        "postgresql:///db?host=/var/run/postgresql",
+        "postgresql+psycopg://me:s%40t@host.example:5432/db?options=-c%20a=b",
+        "mysql+pymysql://me:x@host/db?charset=utf8",
+    ],
+)
+def test_paths_and_urls_are_taken_for_what_they_are(text: str) -> None:
+    assert why_refused(text) is None
+    assert shown(text) == masked(text)
+    assert why_refused(f"{text}\0") is not None
+
+
+@pytest.mark.promise(41)
 def test_a_driver_that_repeats_the_password_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: Any, **more: Any) -> None:
         raise RuntimeError("no login for me with password s3cret")

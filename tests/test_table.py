@@ -15,16 +15,16 @@ from fake_table import EPOCHS, SEEDS, accuracy, distinct, quickstart, write_fake
 
 from archdsl.compiler import cost, identity
 from archdsl.errors import StudyError
-from archdsl.spec import load_space, loads_space
+from archdsl.evaluators import Stepwise
+from archdsl.language import load_space, loads_space
 from archdsl.study.campaign import Campaign
-from archdsl.study.halving import Halving
+from archdsl.study.config import StudyConfig
+from archdsl.study.early_stopping import SuccessiveHalving
 from archdsl.study.objectives import chosen
-from archdsl.study.plan import Plan
 from archdsl.study.proposals.proposer import Proposer
 from archdsl.study.record import Record
-from archdsl.study.table import Table, TabularAssessor, shipped_tables
+from archdsl.study.tabular import Table, TabularAssessor, shipped_tables
 from archdsl.training import JsonLines
-from archdsl.training.evaluator import Stepwise
 
 OBJECTIVES = chosen((), ("accuracy", "latency"))
 SHIPPED = sorted(path.name.removesuffix(".csv.gz") for path in shipped_tables().glob("*.csv.gz"))
@@ -36,10 +36,10 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Table:
 
 
 def campaign(
-    table: Table, *, trials: int, seed: int = 0, sampler: str = "ehvi", halving: Halving | None = None
+    table: Table, *, trials: int, seed: int = 0, sampler: str = "ehvi", halving: SuccessiveHalving | None = None
 ) -> Campaign:
-    assessor = TabularAssessor(quickstart(), OBJECTIVES, table, task="toy", halving=halving)
-    plan = Plan("replay", OBJECTIVES, trials, seed, sampler)
+    assessor = TabularAssessor(quickstart(), OBJECTIVES, table, task="toy", early_stopping=halving)
+    plan = StudyConfig("replay", OBJECTIVES, trials, seed, sampler)
     return Campaign(quickstart(), plan, assessor, optuna.storages.InMemoryStorage(), num_distinct=len(table.rows))
 
 
@@ -128,7 +128,7 @@ def test_a_study_on_a_table_is_the_real_campaign_and_sees_the_tables_numbers(tab
     records = campaign(table, trials=12).run().records
     assert [record.name for record in records[:4]] == [start.name for start in quickstart().start]
     for record in records:
-        row = table.row(record.picks)
+        row = table.row(record.assignment)
         assert record.values == (pytest.approx(row.accuracy("toy", seeds=(0, 1))), row.latency_ms)
         assert record.accuracy is not None and record.accuracy.data == "table fake"
         assert record.timing is not None and record.timing.runtime == "onnxruntime"
@@ -138,11 +138,11 @@ def test_a_study_on_a_table_is_the_real_campaign_and_sees_the_tables_numbers(tab
 def test_the_campaign_pays_for_what_the_proposer_proposes(table: Table) -> None:
     replayed = campaign(table, trials=10, seed=5).run().records
     assessor = TabularAssessor(quickstart(), OBJECTIVES, table, task="toy")
-    proposer = Proposer(quickstart(), OBJECTIVES, assessor.foresee, seed=5)
+    proposer = Proposer(quickstart(), OBJECTIVES, assessor.known_costs, seed=5)
     records: list[Record] = []
     for number, then in enumerate(replayed):
         if number >= 4:
-            assert proposer.propose(records, number) == then.picks
+            assert proposer.propose(records, number) == then.assignment
         records.append(then)
 
 
@@ -175,15 +175,15 @@ def test_a_table_is_made_of_real_trainings_and_the_same_numbers_give_the_same_by
     assert run is not None and len(run["accuracies"]) == 2 and seconds > 0
     assert 1 / 12 < run["accuracies"][-1] <= 1
 
-    known, picks = JsonLines(tmp_path / "trainings.jsonl"), maker.networks()[0]
+    known, assignment = JsonLines(tmp_path / "trainings.jsonl"), maker.networks()[0]
     with pytest.raises(SystemExit, match="not trained with two seeds"):
         maker.write(tmp_path, tmp_path / "a")
     for task, seed in maker.ROUNDS[:4]:
-        for network in range(len(picks)):
+        for network in range(len(assignment)):
             run = {"accuracies": [0.5] * maker.TASKS[task].parsed().epochs, "num_val_independent": 512, "seconds": 1.0}
             known.__setitem__(maker.key_of(task, network, seed), run)
     times = JsonLines(tmp_path / "timings.jsonl")
-    everyone = list(range(len(picks)))
+    everyone = list(range(len(assignment)))
     for number in range(3):
         ratios = [1 + index / 100 + number / 1000 for index in everyone]
         where = {"contended": False, "runtime_version": "0", "device_name": "none"}

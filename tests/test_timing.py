@@ -6,11 +6,19 @@ import numpy as np
 import pytest
 
 from archdsl.errors import Place, SpecError
-from archdsl.latency import Artefact, Target, Timing, compare
-from archdsl.latency.clock.intervals import median_interval, paired_ratio, part_medians
-from archdsl.latency.clock.machine import Usage
-from archdsl.latency.clock.runs import Readings
-from archdsl.latency.clock.verdict import Conditions, contention_of, drift_of, judged, num_outliers
+from archdsl.ir.graph import Graph
+from archdsl.ir.types import TensorType
+from archdsl.latency import Timing, compare
+from archdsl.latency.sampling import Samples
+from archdsl.latency.statistics import median_interval, paired_ratio, part_medians
+from archdsl.latency.summary import Conditions, contention_of, drift_of, num_outliers, summarize
+from archdsl.ops.pointwise import Activation
+from archdsl.runtimes.artefact import Artefact, OutputShape
+from archdsl.runtimes.export import artefact_of_graph
+from archdsl.runtimes.protocol import RunConfig
+from archdsl.runtimes.registry import runtime
+from archdsl.runtimes.target import Target, resolve
+from archdsl.telemetry.cpu import Usage
 
 
 def timing(**changes):
@@ -49,10 +57,10 @@ def timing(**changes):
 QUIET = Usage(0.0, 0.0, 0.0)
 
 
-def readings(wall_ms, cpu_share=1.0, usage=QUIET, sittings=()):
+def readings(wall_ms, cpu_share=1.0, usage=QUIET, sessions=()):
     wall_ms = tuple(float(ms) for ms in wall_ms)
     cpu_ms, rounds = tuple(cpu_share * ms for ms in wall_ms), tuple(range(len(wall_ms)))
-    return Readings(wall_ms, cpu_ms, rounds, 10, 0.5, usage, sittings)
+    return Samples(wall_ms, cpu_ms, rounds, 10, 0.5, usage, sessions)
 
 
 def test_a_timing_prints_its_uncertainty():
@@ -116,6 +124,7 @@ def test_an_interval_holds_the_true_median_in_nineteen_of_twenty_cases():
     assert held >= 0.93 * 300
 
 
+@pytest.mark.promise(34)
 def test_equal_networks_are_told_apart_in_at_most_one_of_twenty_cases():
     random = np.random.default_rng(0)
     wrong = 0
@@ -129,7 +138,7 @@ FIVE_SITTINGS = [i // 8 for i in range(40)]
 
 
 def with_reload_effect(random, sd=0.03):
-    """40 runs in five sittings; where the network lies in memory shifts all runs of a sitting."""
+    """40 runs in five sessions; where the network lies in memory shifts all runs of a session."""
     return np.repeat(np.exp(sd * random.standard_normal(5)), 8) * np.exp(0.01 * random.standard_normal(40))
 
 
@@ -142,11 +151,11 @@ def test_equal_networks_are_not_told_apart_by_where_they_lie_in_memory():
     assert wrong <= 0.05 * 300
 
 
-def test_what_a_sitting_shares_counts_once_however_many_runs_it_has():
-    sittings = [0] * 60 + [1, 1, 2, 2, 3, 3]
+def test_what_a_session_shares_counts_once_however_many_runs_it_has():
+    sessions = [0] * 60 + [1, 1, 2, 2, 3, 3]
     values = [1.05] * 60 + [0.95, 0.95, 1.04, 1.04, 0.96, 0.96]
-    assert part_medians(values, sittings) == [1.05, 0.95, 1.04, 0.96]
-    assert paired_ratio(values, [1.0] * 66, sittings).verdict == "same"
+    assert part_medians(values, sessions) == [1.05, 0.95, 1.04, 0.96]
+    assert paired_ratio(values, [1.0] * 66, sessions).verdict == "same"
     assert paired_ratio(values, [1.0] * 66).verdict == "slower"
 
 
@@ -161,10 +170,10 @@ class Answering:
         return {"readings": [one.as_json() for one in self.readings], "peak_memory_bytes": [5, None], **rest}
 
 
-def test_a_comparison_looks_at_the_sittings_of_its_networks():
-    sittings = (*[0] * 60, 1, 1, 2, 2, 3, 3)
-    theirs = readings([1.0] * 66, sittings=sittings)
-    ours = readings([1.05] * 60 + [0.95, 0.95, 1.04, 1.04, 0.96, 0.96], sittings=sittings)
+def test_a_comparison_looks_at_the_sessions_of_its_networks():
+    sessions = (*[0] * 60, 1, 1, 2, 2, 3, 3)
+    theirs = readings([1.0] * 66, sessions=sessions)
+    ours = readings([1.05] * 60 + [0.95, 0.95, 1.04, 1.04, 0.96, 0.96], sessions=sessions)
     artefacts = [Artefact("spec", name, (3,), text="") for name in ("a", "b")]
     found = compare(artefacts, Target("torch"), worker=Answering([theirs, ours]))
     assert found.ratios[1].verdict == "same"
@@ -182,11 +191,11 @@ def test_a_real_difference_is_told_although_networks_lie_elsewhere_each_time():
     assert told >= 90
 
 
-def test_an_interval_over_sittings_holds_the_true_median_in_nineteen_of_twenty_cases():
+def test_an_interval_over_sessions_holds_the_true_median_in_nineteen_of_twenty_cases():
     random = np.random.default_rng(0)
     held = 0
     for _ in range(300):
-        interval = median_interval(list(with_reload_effect(random)), sittings=FIVE_SITTINGS)
+        interval = median_interval(list(with_reload_effect(random)), sessions=FIVE_SITTINGS)
         held += interval.low <= 1.0 <= interval.high
     assert held >= 0.93 * 300
 
@@ -203,6 +212,7 @@ def test_a_run_on_a_quiet_core_is_not_contended():
     assert contention_of(readings([1.0] * 30, cpu_share=0.99), Target()) is None
 
 
+@pytest.mark.promise(32)
 @pytest.mark.parametrize(
     ("cpu_share", "usage", "words"),
     [
@@ -226,7 +236,7 @@ def test_drift_is_told_and_a_steady_run_has_none():
     assert drift_of(tuple(steady + np.linspace(0, 2, 200))).startswith("slower by 1")
 
 
-def test_drift_over_sittings_is_a_trend_and_not_a_difference():
+def test_drift_over_sessions_is_a_trend_and_not_a_difference():
     random = np.random.default_rng(0)
     false_alarms = sum(drift_of(tuple(with_reload_effect(random)), FIVE_SITTINGS) is not None for _ in range(200))
     assert false_alarms <= 4
@@ -241,15 +251,15 @@ def test_outliers_are_counted():
 
 def test_a_judged_timing_carries_its_conditions():
     conditions = Conditions("1", {"OMP_NUM_THREADS": "1"}, (1,))
-    found = judged(readings([1.0, 1.1, 0.9] * 10), Target("null", batch=4), "abc", conditions)
+    found = summarize(readings([1.0, 1.1, 0.9] * 10), resolve(Target("null", batch=4)), "abc", conditions)
     assert (found.median_ms, found.batch, found.runtime, found.cores) == (1.0, 4, "null", (1,))
     assert found.environment == {"OMP_NUM_THREADS": "1"}
     assert found.date.endswith("Z")
 
 
-def test_a_judged_timing_counts_its_sittings_and_carries_its_memory():
-    taken = readings([1.0, 1.1, 0.9, 1.0] * 5, sittings=tuple(i // 4 for i in range(20)))
-    found = judged(taken, Target("null"), "abc", Conditions("1", {}, None), peak_memory_bytes=2**20)
+def test_a_judged_timing_counts_its_sessions_and_carries_its_memory():
+    taken = readings([1.0, 1.1, 0.9, 1.0] * 5, sessions=tuple(i // 4 for i in range(20)))
+    found = summarize(taken, resolve(Target("null")), "abc", Conditions("1", {}, None), peak_memory_bytes=2**20)
     assert (found.sittings, found.peak_memory_bytes, found.device_state) == (5, 2**20, {})
 
 
@@ -262,6 +272,7 @@ CONDITIONS = {
 }
 
 
+@pytest.mark.promise(31)
 def test_no_number_is_without_its_conditions():
     """Every condition is a field, in JSON too; only what older timings lack may be left out when one is made."""
     assert set(Timing.model_fields) == CONDITIONS == set(timing().as_json())
@@ -323,13 +334,24 @@ def test_a_fingerprint_tells_targets_apart():
         Target("null"),
         Target("null", precision="fp16"),
     ]
-    assert len({target.fingerprint() for target in targets}) == len(targets)
-    assert Target().fingerprint() == Target().fingerprint()
+    assert len({resolve(target).fingerprint for target in targets}) == len(targets)
+    assert resolve(Target()).fingerprint == resolve(Target()).fingerprint
 
 
 def test_an_artefact_survives_json(tmp_path):
-    artefact = Artefact("onnx", "abc", (3, 32, 32), path=tmp_path / "m.onnx", macs=5, num_outputs=10)
+    artefact = Artefact(
+        "onnx", "abc", (3, 32, 32), path=tmp_path / "m.onnx", macs=5, outputs=(OutputShape("logits", (10,)),)
+    )
     assert Artefact.from_json(artefact.as_json()) == artefact
+
+
+def test_an_artefact_promises_the_whole_shape_of_a_map(tmp_path):
+    graph = Graph()
+    graph.output("map", graph.add(Activation("relu"), graph.input("x", TensorType((3, 8, 4))), path="act"))
+    made = artefact_of_graph(graph, Target("null", batch=2), tmp_path, key="k", name="a map", build="segment")
+    assert made.outputs == (OutputShape("map", (3, 8, 4)),)
+    (answer,) = runtime("null").load(made, RunConfig(batch=2)).outputs(np.zeros((2, 3, 8, 4)))
+    assert answer.shape == (2, 3, 8, 4)
 
 
 @pytest.mark.parametrize(

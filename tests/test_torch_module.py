@@ -15,11 +15,11 @@ from torch.nn import functional as F
 
 import archdsl
 from archdsl.backends import backend
-from archdsl.backends.torch.ops import DropPath
-from archdsl.spec import loads
-from archdsl.spec.load import load
-from archdsl.spec.lower import lower
-from archdsl.spec.model import Spec
+from archdsl.backends.torch.ops import StochasticDepth
+from archdsl.language import loads
+from archdsl.language.architecture.load import load
+from archdsl.language.architecture.lower import lower
+from archdsl.language.architecture.model import Spec
 
 HEADS = {"stages.0.heads": 1, "stages.1.heads": 2, "stages.2.heads": 4, "stages.3.heads": 8}
 MICRO: dict[str, dict[str, int]] = {
@@ -139,7 +139,7 @@ def test_a_module_exports_with_a_free_batch(name: str):
 def test_a_module_compiles_without_graph_breaks(name: str):
     module, x = built(micro(name)).train(), images(2, 64)
     for drop in module.modules():
-        if isinstance(drop, DropPath):
+        if isinstance(drop, StochasticDepth):
             drop.rate = 0.0
     compiled = torch.compile(deepcopy(module), backend="aot_eager", fullgraph=True)
     for each in (module, compiled):
@@ -184,7 +184,7 @@ def is_norm(module: nn.Module) -> bool:
 
 def test_drop_path_works_in_training_only_and_grows_over_the_blocks():
     module, x = built(micro("swin_t", drop_path=0.6)), images(3, 64)
-    rates = [drop.rate for drop in module.modules() if isinstance(drop, DropPath)]
+    rates = [drop.rate for drop in module.modules() if isinstance(drop, StochasticDepth)]
     assert len(rates) == 2 * 7  # two for each block but the first, whose rate is 0
     assert all(one <= other for one, other in pairwise(rates))
     assert rates[-1] == pytest.approx(0.6)
@@ -197,7 +197,7 @@ def test_drop_path_works_in_training_only_and_grows_over_the_blocks():
 
 def test_drop_path_keeps_the_mean():
     torch.manual_seed(0)
-    drop, x = DropPath(0.3).train(), torch.ones(20_000, 2)
+    drop, x = StochasticDepth(0.3).train(), torch.ones(20_000, 2)
     y = drop(x)
     assert y.mean() == pytest.approx(1, abs=0.02)
     assert sorted(set(y[:, 0].tolist())) == [0, pytest.approx(1 / 0.7)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,9 @@ from PIL import Image
 
 from archdsl import build, identity, load
 from archdsl.cli.main import run
-from archdsl.training import TrainEvaluator, parse_recipe, parse_source
+from archdsl.evaluators import TrainEvaluator
+from archdsl.training import Training, parse_recipe, parse_source
+from archdsl.training.checkpoint import read_checkpoint
 from archdsl.weights.reading import read_weights
 
 DATA = "{type: synthetic, num_train: 128, num_val: 64}"
@@ -143,7 +146,10 @@ def test_a_folder_of_somebody_else_is_left_alone(tmp_path, capsys):
         (["--device", "gpu"], "a device is auto, cpu, cuda or cuda:N, but got 'gpu'"),
         (["--workers", "2"], "nothing for --workers to do"),
         (["--set", "head.classes=3"], "set head.classes=12"),
-        (["--set", "input.channels=1"], "takes images of 1 channels, but all data have 3 (RGB) [channels]"),
+        (
+            ["--set", "input.channels=5", "--data", "imagefolder:/nowhere"],
+            "takes images of 5 channels, but pictures have 1, 2, 3, 4 [channels]",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_with_a_way_out_and_exit_code_1(tmp_path, capsys, more, message):
@@ -232,3 +238,46 @@ def test_of_several_processes_one_says_what_is_wrong(tmp_path):
     assert found.returncode != 0
     assert found.stderr.count("there is no training in") == 1
     assert "this is a bug" not in found.stderr and "gloo" not in found.stderr
+
+
+# A run that commit 08bf4b6 began and that was cut in its third epoch, by `train_in_folder` there with
+#   spec: load("micro_swin", set={"stem.dim": 8, "stages.*.depth": 1}); seed: 7; device: cpu; threads: 1
+#   source: parse_source({"type": "synthetic", "num_train": 128, "num_val": 64})
+#   recipe: parse_recipe("quick", epochs=3)
+EARLIER = Path(__file__).parent / "data" / "training_run"
+
+
+def test_a_run_that_an_earlier_version_began_is_resumed(tmp_path, capsys):
+    out, uncut = tmp_path / "run", tmp_path / "uncut"
+    shutil.copytree(EARLIER, out)
+    more = ("--epochs", "3", "--seed", "7", "--device", "cpu")
+    assert trained(out, *more, "--resume") == 0
+    assert [line[:12] for line in capsys.readouterr().err.splitlines()] == ["epoch 3 of 3"]
+    assert trained(uncut, *more) == 0
+    began = (EARLIER / "metrics.csv").read_text()
+    assert (out / "metrics.csv").read_text().startswith(began)
+    assert len({identity(load(folder / "spec.yaml")) for folder in (out, uncut, EARLIER)}) == 1
+    told, expected = (json.loads((folder / "train.json").read_text()) for folder in (out, uncut))
+    assert told["resumed_after"] == 2 and told.keys() == expected.keys()
+    kept = json.loads((EARLIER / "train.json").read_text())
+    assert all(told[name] == kept[name] == expected[name] for name in kept if name != "state")
+    for one, other in zip(told["history"], expected["history"], strict=True):  # another CPU rounds sums otherwise
+        assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-4)
+        assert one["lr"] == other["lr"]
+    found = read_weights(out / "model.safetensors")
+    for name, weight in read_weights(uncut / "model.safetensors").items():
+        np.testing.assert_allclose(found[name], weight, rtol=1e-3, atol=1e-4)
+
+
+def test_a_state_has_the_fields_that_an_earlier_version_wrote():
+    network = load(EARLIER / "spec.yaml")
+    data = parse_source({"type": "synthetic", "num_train": 128, "num_val": 64}).open((32, 32))
+    training = Training(build(network, seed=7), data, parse_recipe("quick", epochs=3), seed=7)
+    kept = read_checkpoint(EARLIER / "checkpoint.safetensors")
+    training.resume(kept)
+    state = training.state()
+    assert list(state) == list(kept)
+    for name in set(kept) - {"model", "optimizer", "random"}:
+        assert state[name] == kept[name], name
+    assert torch.equal(state["random"], kept["random"])
+    assert all(torch.equal(state["model"][name], kept["model"][name]) for name in kept["model"])

@@ -15,8 +15,10 @@ import pytest
 
 from archdsl import build, identity, load
 from archdsl.errors import Place, Problem, TrainingError
-from archdsl.study.crew.trainers import Trainers, _Child
-from archdsl.training import Recipe, TrainEvaluator, parse_recipe, parse_source
+from archdsl.evaluators import TrainEvaluator
+from archdsl.evaluators.train_processes import Trainers, _Child
+from archdsl.events import EpochEnded, Event
+from archdsl.training import Recipe, parse_recipe, parse_source
 
 DATA = {"type": "synthetic", "num_train": 128, "num_val": 64}
 SMALL = {"stem.dim": 8, "stages.0.depth": 1, "stages.1.depth": 1}
@@ -61,10 +63,10 @@ def test_finished_runs_are_not_done_again_not_even_by_another_process(trainers: 
 
 
 def test_epochs_are_reported_by_seed(trainers: Trainers) -> None:
-    reports: list[tuple[int, int, int]] = []
-    trainers.report = lambda seed, done, of: reports.append((seed, done, of))
+    events: list[Event] = []
+    trainers.on_event = events.append
     trainers(load("micro_swin", set=SMALL), seed=5)
-    assert sorted(reports) == [(5, 1, 1), (6, 1, 1)]
+    assert sorted(events, key=str) == [EpochEnded(5, 1, 1), EpochEnded(6, 1, 1)]
 
 
 def test_what_training_says_comes_through(tmp_path: Path) -> None:
@@ -79,7 +81,7 @@ def test_what_training_says_comes_through(tmp_path: Path) -> None:
 
 
 def test_a_killed_training_costs_one_network(tmp_path: Path) -> None:
-    trainers = Trainers({**DATA, "num_train": 5_000}, recipe(), results=tmp_path / "t.jsonl")
+    trainers = Trainers({**DATA, "num_train": 2_000}, recipe(), results=tmp_path / "t.jsonl")
     spec = load("micro_swin", set=SMALL)
     trainers(load("micro_swin_free", set=SMALL))
     (pid,) = processes(trainers)
@@ -115,7 +117,7 @@ def test_children_end_when_their_parent_is_killed() -> None:
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from test_trainers import DATA, SMALL, recipe, processes; from pathlib import Path; from archdsl import load\n"
-        "from archdsl.study.crew.trainers import Trainers; import tempfile, threading\n"
+        "from archdsl.evaluators.train_processes import Trainers; import tempfile, threading\n"
         "out = Path(tempfile.mkdtemp()) / 't.jsonl'\n"
         "trainers = Trainers({**DATA, 'num_train': 20_000}, recipe(), results=out)\n"
         "threading.Timer(4.0, lambda: print(*processes(trainers), flush=True)).start()\n"

@@ -23,23 +23,12 @@ from torch import Tensor, nn
 from toy_training import TOY, Bright, same, toy_network, weights
 
 from archdsl.errors import ArchError, SpecError, TrainingError
-from archdsl.training import (
-    RECIPES,
-    Accuracy,
-    JsonLines,
-    Recipe,
-    TrainEvaluator,
-    Training,
-    parse_recipe,
-    train,
-)
-from archdsl.training.agreement import RankAgreement, measure_agreement
+from archdsl.evaluators import RankAgreement, Stepwise, TrainEvaluator, measure_agreement, trust_of
+from archdsl.training import RECIPES, Accuracy, JsonLines, Recipe, Training, parse_recipe, train
 from archdsl.training.data import parse_source
 from archdsl.training.data.imagefolder import Folder, ImageFolder
 from archdsl.training.data.synthetic import SyntheticPairs
-from archdsl.training.evaluator import Stepwise, trust_of
-from archdsl.training.initial import redraw_fan_in
-from archdsl.training.optimizers import decay_groups
+from archdsl.training.optimizers import decay_groups, redraw_fan_in
 from archdsl.training.recipe import lr_factor
 
 
@@ -280,7 +269,7 @@ def test_an_image_folder_is_read_and_corrupt_files_are_named_skipped_and_counted
     assert data.classes == ["blue_bird", "red fish", "zebra"] and data.num_train == 36
     assert len(train_batches) == 6 and {tuple(images.shape) for images, _ in train_batches} == {(6, 3, 16, 24)}
     assert sum(len(labels) for _, labels in val_batches) == 15 == data.num_val
-    assert data.num_corrupt == 3
+    assert len(data.corrupt) == 3
     for name in ("train/zebra/0.jpg", "train/red fish/1.jpg", "val/zebra/2.JPEG"):
         assert f"skipped `{folder / name}`" in caplog.text
     images, labels = val_batches[0]
@@ -306,7 +295,7 @@ def test_worker_processes_give_the_same_images_and_report_corrupt_files(folder):
         alone.train_batches(9, seed=1, epoch=0), workers.train_batches(9, seed=1, epoch=0), strict=True
     ):
         assert torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])
-    assert workers.corrupt == alone.corrupt and workers.num_corrupt == 2
+    assert workers.corrupt == alone.corrupt and len(workers.corrupt) == 2
 
 
 def test_a_network_learns_from_an_image_folder(folder):
@@ -317,12 +306,18 @@ def test_a_network_learns_from_an_image_folder(folder):
 
 def test_a_folder_that_is_not_there_or_empty_says_what_is_expected(tmp_path, folder):
     with pytest.raises(TrainingError, match=r"there is no folder `.*train` \[missing-folder\](.|\n)*<class>/\*\.jpg"):
+        opened(tmp_path / "missing")
+    nothing = r"holds neither train/<class>/ nor class folders with images \[no-images\]"
+    with pytest.raises(TrainingError, match=nothing):
         opened(tmp_path)
     (tmp_path / "train").mkdir()
+    with pytest.raises(TrainingError, match=nothing):
+        opened(tmp_path)
+    (tmp_path / "train" / "a").mkdir()
     with pytest.raises(TrainingError, match=r"no class folder with images \[no-images\]"):
         opened(tmp_path)
     for name in ("train/a", "val/a", "val/b"):
-        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name).mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8)).save(tmp_path / name / "x.png")
     with pytest.raises(TrainingError, match=r"classes that `train` has not: b \[classes\]"):
         opened(tmp_path)
@@ -339,7 +334,7 @@ def test_a_set_of_nothing_but_corrupt_files_ends_with_a_reason(tmp_path):
         (tmp_path / part / "a").mkdir(parents=True)
         for index in range(8):
             (tmp_path / part / "a" / f"{index}.jpg").write_bytes(b"nothing")
-    with pytest.raises(TrainingError, match=r"not one image of the training set could be read \[no-images\]"):
+    with pytest.raises(TrainingError, match=r"not one image of the training set could be read \(.*\) \[no-images\]"):
         train(nn.Linear(1, 1), opened(tmp_path), TOY.model_copy(update={"batch": 2}), seed=0)
 
 
@@ -354,7 +349,7 @@ class Sketch:
 
     @property
     def input(self) -> Any:
-        return SimpleNamespace(size=(8, 8))
+        return SimpleNamespace(size=(8, 8), channels=3)
 
 
 def evaluator(built: list[int], **options: Any) -> TrainEvaluator[Sketch]:
@@ -528,7 +523,7 @@ def test_rank_agreement_has_its_known_ends_and_counts_ties():
     assert measure_agreement([1.0, 1, 2, 3], [1.0, 2, 2, 3], "r").tau == pytest.approx(4 / 5)  # tau-b: 4 / sqrt(5 * 5)
     assert measure_agreement([1.0, 1, 1, 2], [1.0, 2, 3, 4], "r").tau == pytest.approx(3 / math.sqrt(3 * 6))
     for wrong in ([1.0, 2, 3], [1.0, 1, 1, 1, 1], [math.nan, 1, 2, 3, 4]):
-        with pytest.raises(ValueError, match=r"networks judged|no order|finite"):
+        with pytest.raises(ValueError, match=r"networks evaluated|no order|finite"):
             measure_agreement(wrong, up, "r")
 
 

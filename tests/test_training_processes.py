@@ -26,7 +26,7 @@ from archdsl import load
 from archdsl.errors import ArchError, Place, Problem, TrainingError
 from archdsl.training import parse_recipe, parse_source, train
 from archdsl.training.processes import joined
-from archdsl.training.run import Plan, _train
+from archdsl.training.run import TrainConfig, _train
 
 out, told = Path(sys.argv[2]), {}
 
@@ -59,10 +59,10 @@ def images(path):
     model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3))
     return train(model, data, changed(batch=6, epochs=1), seed=0, processes=processes)
 
-def run_in(folder, *, channels=3, resume=False):
-    spec = load("micro_swin", set={"stem.dim": 8, "stages.*.depth": 1, "input.channels": channels})
-    source = parse_source({"type": "synthetic", "num_train": 64, "num_val": 32})
-    plan = Plan(spec, source, parse_recipe({"extends": "quick", "epochs": 1}), folder, device="cpu", threads=1)
+def run_in(folder, *, num_train=64, resume=False):
+    spec = load("micro_swin", set={"stem.dim": 8, "stages.*.depth": 1})
+    source = parse_source({"type": "synthetic", "num_train": num_train, "num_val": 32})
+    plan = TrainConfig(spec, source, parse_recipe({"extends": "quick", "epochs": 1}), folder, device="cpu", threads=1)
     with ExitStack() as stack:
         _train(plan, stack, processes, "cpu", resume=resume, report=None, say=None, whole=ExitStack)
 
@@ -73,9 +73,9 @@ with joined("cpu") as processes:
     told["only the second"] = outcome_of(only_the_second)
     told["alike"] = outcome_of(alike)
     told["corrupt"] = (lambda o: [o.num_val, o.num_val_independent, list(o.notes)])(images(sys.argv[3]))
-    told["channels"] = outcome_of(lambda: run_in(out / "wrong", channels=1))
+    told["too many"] = outcome_of(lambda: run_in(out / "wrong", num_train=1_000_000))
     run_in(out / "shared")
-    processes.wait()
+    torch.distributed.barrier()
     own = out / ("shared" if processes.first else "elsewhere")
     told["not shared"] = outcome_of(lambda: run_in(own, resume=True))
     told["shared"] = outcome_of(lambda: run_in(out / "shared", resume=True))
@@ -83,7 +83,7 @@ with joined("cpu") as processes:
 def leave():
     with joined("cpu") as processes:
         if not processes.first:
-            processes.wait()
+            torch.distributed.barrier()
 
 os.environ["MASTER_PORT"] = sys.argv[4]
 told["left alone"] = outcome_of(leave)
@@ -134,7 +134,7 @@ def test_what_fails_in_one_process_ends_all_and_only_that_one_tells_it(told: lis
     assert [each["only the first"] for each in told] == [failed, elsewhere]
     assert [each["only the second"] for each in told] == [elsewhere, failed]
     assert [each["alike"][0] for each in told] == ["TrainingError", "Elsewhere"], "what all of them say is said once"
-    assert [each["channels"][:2] for each in told] == [["TrainingError", "channels"], ["Elsewhere", "channels"]]
+    assert [each["too many"][:2] for each in told] == [["TrainingError", "out-of-range"], ["Elsewhere", "out-of-range"]]
 
 
 def test_files_that_another_process_could_not_decode_are_told_and_not_counted(told: list[dict[str, Any]]) -> None:

@@ -16,7 +16,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from trt_comparison import attributes, fake_lacks, reachable
+from trt_comparison import attributes, bound_name, fake_lacks, reachable
 
 VERSIONS = ("10.16.1.11", "11.4.0.106")
 
@@ -73,7 +73,7 @@ def test_our_protocols_and_the_stand_in_agree_with_the_bindings(version, tmp_pat
     assert found["version"] == version
     assert found["wrong"] == []
     assert found["fake_wrong"] == []
-    named = {f"{protocol.__name__}.{name}" for protocol in reachable() for name in attributes(protocol)}
+    named = {f"{bound_name(protocol)}.{name}" for protocol in reachable() for name in attributes(protocol)}
     assert named <= set(found["compared"])
     assert found["use"] == {
         "messages": [["ERROR", "said"]],

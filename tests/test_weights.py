@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import os
@@ -23,12 +24,12 @@ from torch import Tensor, nn
 
 import archdsl
 from archdsl.errors import ArchError, WeightsError
-from archdsl.spec.load import load
-from archdsl.spec.model import Spec
+from archdsl.language.architecture.load import load
+from archdsl.language.architecture.model import Spec
 from archdsl.weights import reading
+from archdsl.weights.checkpoints import chosen
+from archdsl.weights.importing import names_of
 from archdsl.weights.reading import read_weights
-from archdsl.weights.sources import SOURCES
-from archdsl.weights.unpickle import state_dict_in
 from archdsl.weights.writing import write_weights
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.tensor([1, 2], dtype=torch.int64)}
@@ -89,6 +90,7 @@ HOLE = {"a": {"dtype": "F32", "shape": [2], "data_offsets": [4, 12]}}
 GIANT = {"a": {"dtype": "F32", "shape": [1 << 62], "data_offsets": [0, 4]}}
 
 
+@pytest.mark.promise(39)
 @pytest.mark.parametrize(
     ("data", "rule"),
     [
@@ -113,6 +115,7 @@ def test_a_damaged_or_hostile_safetensors_file_is_refused(tmp_path: Path, data: 
     refused(file, rule)
 
 
+@pytest.mark.promise(39)
 def test_any_flipped_byte_gives_tensors_or_an_error(tmp_path: Path):
     file, whole = tmp_path / "w.safetensors", save(STATE)
     outcomes = set()
@@ -200,6 +203,7 @@ MALICIOUS: dict[str, Callable[[str], bytes]] = {
     ),
     "an old tar": legacy_tar,
     "a program": script,
+    "among settings": lambda path: saved({"model": STATE, "args": argparse.Namespace(x=Call(os.mkdir, path))}),
     "a module": lambda path: saved(nn.Linear(2, 2)),
 }
 
@@ -216,14 +220,16 @@ def test_the_attacks_are_real(tmp_path: Path, name: str):
     assert made.exists()
 
 
+@pytest.mark.promise(37)
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin", ".ckpt", ".PTH"])
 def test_a_pickle_is_not_even_opened_unless_allowed(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch):
     file = tmp_path / f"w{suffix}"
     file.write_bytes(saved(STATE))
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("a child was started"))
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a child was started"))
     assert "--allow-pickle" in str(refused(file, "pickle"))
 
 
+@pytest.mark.promise(37)
 @pytest.mark.parametrize("start", range(4))
 def test_no_malicious_pickle_runs(tmp_path: Path, start: int):
     for name in list(MALICIOUS)[start::4]:
@@ -259,15 +265,16 @@ def test_a_pickle_of_other_things_is_refused(tmp_path: Path):
 
 @pytest.mark.parametrize("content", [STATE, {"state_dict": STATE}, {"model": STATE, "x": 1}], ids=["", "in", "beside"])
 def test_a_state_dict_is_found_in_its_wrapping(content: Any):
-    assert state_dict_in(content) == STATE
+    assert chosen(content).state == STATE
 
 
 @pytest.mark.parametrize("content", [[torch.ones(1)], {"w": 3}, {3: torch.ones(1)}, {}, torch.ones(2), {"model": None}])
 def test_what_is_no_state_dict_is_refused(content: Any):
     with pytest.raises(ValueError, match=r"^its entry|^it holds"):
-        state_dict_in(content)
+        chosen(content)
 
 
+@pytest.mark.promise(37)
 def test_an_old_torch_may_not_open_pickles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     file = tmp_path / "w.pth"
     torch.save(STATE, file)
@@ -401,7 +408,11 @@ def test_all_that_does_not_fit_is_named_at_once(timm: ModuleType):
     state["teacher.logit"] = torch.zeros(3)
     del state["norm.bias"]
     assert lines(failed(micro("swin_t"), state)) == [
-        ("shape", "'head.fc.bias' must be [10], but 'head.fc.bias' is [7]", None),
+        (
+            "shape",
+            "'head.fc.bias' must be [10], but 'head.fc.bias' is [7]",
+            "--new-head (new_head=True) starts a new head",
+        ),
         (
             "missing-key",
             "the network needs 'stages.1.blocks.0.attn.qkv.weight' [96, 32], but it is not there",
@@ -431,10 +442,10 @@ def test_a_piece_that_is_missing_is_named(transformers: ModuleType):
 
 def test_two_tensors_for_one_place_are_an_error(timm: ModuleType):
     state = of_timm(timm)
-    state["fc_norm.weight"] = state["norm.weight"]
+    state["head.weight"] = state["head.fc.weight"]
     assert lines(failed(micro("swin_t"), state))[0][:2] == (
         "duplicate-key",
-        "'norm.weight' and 'fc_norm.weight' are both 'head.norm.weight'",
+        "'head.fc.weight' and 'head.weight' are both 'head.fc.weight'",
     )
 
 
@@ -458,20 +469,23 @@ def test_a_state_dict_of_another_library_is_recognised(timm: ModuleType, transfo
 
 def test_an_unknown_source_is_an_error_with_the_known_ones():
     assert lines(failed("swin_t", {}, "tim"))[0][2] == "did you mean `timm`?"
-    assert all(name in str(failed("swin_t", {}, "nowhere")) for name in SOURCES)
+    assert all(name in str(failed("swin_t", {}, "nowhere")) for name in names_of(load("swin_t")))
 
 
 def test_an_error_of_a_whole_state_dict_is_quick_and_short():
     error = failed("swin_l", {f"layers.{i}.blocks.0.x": torch.ones(1) for i in range(3000)})
-    assert len(error.problems) > 3000
-    assert len(str(error).splitlines()) < 70
+    assert "3000 have no place" in str(error)
+    assert len(error.problems) == 1
+    assert len(str(error).splitlines()) <= 4
 
 
 @pytest.mark.parametrize("name", ["layers.0", "layers.x.blocks", "", ".", "layers.٣.blocks.0", "cls_token.x", "stem"])
 def test_a_name_that_no_pattern_fits_has_no_place(name: str):
-    assert SOURCES["timm"].ours(name) is None
+    assert names_of(load("swin_t"))["timm"].ours(name) is None
 
 
 def test_numbers_in_a_name_are_kept_and_counted_on():
-    assert SOURCES["microsoft"].ours("layers.2.downsample.norm.bias") == "stages.3.downsample.norm.bias"
-    assert SOURCES["timm"].ours("stages.12.downsample.1.bias") == "stages.12.downsample.conv.bias"
+    assert (
+        names_of(load("swin_t"))["microsoft"].ours("layers.2.downsample.norm.bias") == "stages.3.downsample.norm.bias"
+    )
+    assert names_of(load("convnext_t"))["timm"].ours("stages.12.downsample.1.bias") == "stages.12.downsample.conv.bias"

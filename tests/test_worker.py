@@ -16,13 +16,14 @@ import numpy as np
 import pytest
 
 from archdsl.errors import ArchError, MeasureError
-from archdsl.latency import RUNTIMES, Artefact, Reference, Target, Worker, compare, measure
-from archdsl.latency.failure import REASONS, reason_of
+from archdsl.failures import REASONS, reason_of
+from archdsl.latency import Worker, compare, measure
 from archdsl.latency.measurement import close_workers, shared_worker
-from archdsl.latency.runtimes.protocol import library_version
-from archdsl.latency.worker.frames import Decoder, FrameError, encode, pack_array, unpack_array
-
-pytestmark = pytest.mark.alone
+from archdsl.processes.frames import Decoder, FrameError, encode, pack_array, unpack_array
+from archdsl.runtimes.artefact import Artefact, OutputShape, Reference
+from archdsl.runtimes.protocol import library_version
+from archdsl.runtimes.registry import RUNTIMES
+from archdsl.runtimes.target import Target, resolve
 
 ROOT = Path(__file__).resolve().parents[1]
 DEADLINE_S = 10.0
@@ -80,6 +81,7 @@ FAULTS = [
 ]
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(("fault", "reason", "words"), FAULTS, ids=[fault for fault, _, _ in FAULTS])
 def test_a_fault_is_a_failed_measurement_with_its_reason(fault, reason, words):
     with Worker(memory_bytes=2**30) as worker:
@@ -91,6 +93,7 @@ def test_a_fault_is_a_failed_measurement_with_its_reason(fault, reason, words):
         assert str(take("none", worker))  # the next measurement is fine
 
 
+@pytest.mark.alone
 def test_a_hang_that_ignores_sigterm_ends_at_the_deadline():
     with Worker() as worker:
         take("none", worker)
@@ -132,6 +135,7 @@ def test_a_deadline_that_somebody_gave_is_not_put_off():
         assert "--deadline" in caught.value.problems[0].hint
 
 
+@pytest.mark.alone
 def test_what_the_worker_started_dies_with_it():
     with Worker() as worker:
         with pytest.raises(MeasureError, match="child") as caught:
@@ -206,12 +210,16 @@ def test_ctrl_c_ends_the_worker_and_is_passed_on():
         assert not is_running(pid)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("how", ["kill", "return"])
 def test_the_worker_dies_with_its_parent(how):
     program = """
         import sys
         sys.path.insert(0, sys.argv[2])
-        from archdsl.latency import RUNTIMES, Artefact, Target, Worker, measure
+        from archdsl.latency import Worker, measure
+        from archdsl.runtimes.artefact import Artefact
+        from archdsl.runtimes.registry import RUNTIMES
+        from archdsl.runtimes.target import Target
         RUNTIMES["faulty"] = "faulty_runtime"
         worker = Worker()
         measure(Artefact("null", "h", (3,)), Target("null"), worker=worker)
@@ -230,6 +238,7 @@ def test_the_worker_dies_with_its_parent(how):
     assert wait_until(lambda: not is_running(pid), 3.0)
 
 
+@pytest.mark.promise(35)
 def test_the_environment_is_set_before_start_and_recorded(worker, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "64")
     monkeypatch.setenv("OMP_WAIT_POLICY", "active")
@@ -250,11 +259,16 @@ def test_one_thread_is_pinned_to_one_core_and_that_is_recorded(worker):
     assert os.sched_getaffinity(worker.pid) == set(timing.cores)
 
 
+@pytest.mark.alone
+@pytest.mark.promise(32)
 def test_a_busy_neighbour_on_the_same_core_is_told():
     program = """
         import os, subprocess, sys
         sys.path.insert(0, sys.argv[1])
-        from archdsl.latency import RUNTIMES, Artefact, Target, Worker, measure
+        from archdsl.latency import Worker, measure
+        from archdsl.runtimes.artefact import Artefact
+        from archdsl.runtimes.registry import RUNTIMES
+        from archdsl.runtimes.target import Target
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # what follows has one core for both
         RUNTIMES["faulty"] = "faulty_runtime"
         busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
@@ -294,9 +308,11 @@ def test_a_reference_of_another_shape_is_refused(worker):
     assert reason_of(caught.value) == "numeric-gate"
 
 
-def test_an_output_of_another_size_than_promised_is_refused(worker):
-    with pytest.raises(MeasureError, match="the output must be") as caught:
-        measure(network(num_outputs=7), Target("faulty"), worker=worker)
+@pytest.mark.parametrize("shapes", [[(7,)], [(4, 2)], [(2,), (2,)]], ids=["size", "map", "two outputs"])
+def test_outputs_of_other_shapes_than_promised_are_refused(worker, shapes):
+    promised = tuple(OutputShape(f"y{i}", shape) for i, shape in enumerate(shapes))
+    with pytest.raises(MeasureError, match=r"the output must be y0 \[1, ") as caught:
+        measure(network(outputs=promised), Target("faulty"), worker=worker)
     assert reason_of(caught.value) == "wrong-artefact"
 
 
@@ -308,6 +324,7 @@ def test_an_artefact_that_the_runtime_cannot_run_starts_no_worker():
         assert worker.pid is None
 
 
+@pytest.mark.alone
 def test_networks_compared_in_turns_have_a_ratio_with_an_interval(worker):
     found = compare([network(), network("slow")], Target("faulty"), budget_s=0.3, worker=worker)
     assert found.ratios[0].verdict == "same"
@@ -396,11 +413,13 @@ def make_onnx(path, *, scale=1.0):
 def test_onnx_runtime_from_file_to_timing(worker, tmp_path):
     pytest.importorskip("onnxruntime")
     expected = make_onnx(tmp_path / "small.onnx")
-    artefact = Artefact("onnx", "h", (3, 8, 8), path=tmp_path / "small.onnx", num_outputs=10, name="small")
+    artefact = Artefact(
+        "onnx", "h", (3, 8, 8), path=tmp_path / "small.onnx", outputs=(OutputShape("logits", (10,)),), name="small"
+    )
     target = Target("onnxruntime", batch=2)
     timing = measure(artefact, target, reference=expected, worker=worker, budget_s=0.1)
     assert 0 < timing.median_ms < 50
-    assert timing.runtime_version in target.fingerprint()
+    assert timing.runtime_version in resolve(target).fingerprint
     make_onnx(tmp_path / "small.onnx", scale=1.1)
     with pytest.raises(MeasureError, match=r"differs by 0\.1"):
         measure(artefact, target, reference=expected, worker=worker)
@@ -417,7 +436,7 @@ head: {type: classifier, classes: 5}
 
 
 def test_torch_builds_the_network_in_the_worker_from_a_specs_text(worker):
-    artefact = Artefact("spec", "h", (3, 16, 16), text=TINY_SPEC, num_outputs=5, name="tiny")
+    artefact = Artefact("spec", "h", (3, 16, 16), text=TINY_SPEC, outputs=(OutputShape("logits", (5,)),), name="tiny")
     timing = measure(artefact, Target("torch", batch=2), worker=worker, budget_s=0.1)
     assert 0 < timing.median_ms < 500
     assert timing.runtime == "torch"
@@ -446,6 +465,7 @@ def test_weights_that_are_nan_are_refused_on_onnx_runtime(worker, tmp_path):
     assert reason_of(caught.value) == "not-finite"
 
 
+@pytest.mark.promise(39)
 def test_a_broken_onnx_file_is_a_failed_measurement(worker, tmp_path):
     pytest.importorskip("onnxruntime")
     (tmp_path / "broken.onnx").write_bytes(b"\x08\x07 not a model")

@@ -22,15 +22,18 @@ from test_search_cli import wait_until, zombie
 from archdsl.cli.main import run
 from archdsl.compiler import identity
 from archdsl.errors import StudyError
-from archdsl.report.search_job import job_of, space_of
-from archdsl.report.search_run import Parts, search
-from archdsl.report.worker_run import work
-from archdsl.spec import Spec, load_space
-from archdsl.study.budget import stop_all
-from archdsl.study.crew.device_turn import device_turn
-from archdsl.study.crew.workers import LocalWorkers, shared_out
-from archdsl.study.plan import Plan
+from archdsl.language import Spec, load_space
+from archdsl.runs.job import job_of, space_of
+from archdsl.runs.search import search
+from archdsl.runs.search_parts import SearchParts
+from archdsl.runs.worker import work
+from archdsl.study.config import StudyConfig
 from archdsl.study.storage.opening import attributes_of, open_storage
+from archdsl.study.storage.process_identity import _started_and_state, this_process
+from archdsl.study.storage.store import StudyStore, study_lock
+from archdsl.study.workers.control import request_stop
+from archdsl.study.workers.local import LocalWorkers, partition_cores
+from archdsl.telemetry.device_lock import device_lock
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
@@ -78,6 +81,7 @@ def in_threads(*work: Callable[[], Any]) -> None:
 # --- in threads ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.promise(23)
 @pytest.mark.parametrize(("kind", "trials"), [("journal", 30), ("sqlite", 12)])
 def test_eight_workers_keep_to_the_budget_and_pay_for_nothing_twice(tmp_path: Path, kind: str, trials: int) -> None:
     storage = storage_in(tmp_path, kind)
@@ -93,7 +97,9 @@ def test_eight_workers_keep_to_the_budget_and_pay_for_nothing_twice(tmp_path: Pa
     paid = [hash for training in trainings for hash in training.seen]
     assert len(paid) == len(set(paid)) == trials
     assert [record.number for record in records] == list(range(len(records)))
-    assert sum(not record.cheap for record in records) == trials
+    evaluated = [record for record in records if not record.cheap and record.state != "open"]
+    assert len(evaluated) == trials and {record.hash for record in evaluated} == set(paid)
+    assert not first._history.running, "a trial put off for the network of another is given back, not held"
     assert all(record.state == "complete" for record in records)
 
 
@@ -103,7 +109,7 @@ def test_a_network_that_another_is_at_is_set_aside_and_its_result_taken(tmp_path
 
     def hook(spec: Spec) -> None:
         if len(training.seen) == 1:
-            wait_until(lambda: leader._study.get_trials()[1].user_attrs.get("archdsl:waits_for") == 0)
+            wait_until(lambda: leader._store.study.get_trials()[1].user_attrs.get("archdsl:waits_for") == 0)
             assert other.seen == []
 
     training = FakeTraining(hook)
@@ -127,7 +133,7 @@ def test_what_is_at_work_counts_against_the_budget(tmp_path: Path) -> None:
     def hook(spec: Spec) -> None:
         joined = fake_campaign(tmp_path, trials=1, joins=True)
         joined._begin()
-        claims.append(joined._claimed(time.monotonic()))
+        claims.append(joined._next(time.monotonic()))
 
     fake_campaign(tmp_path, training=FakeTraining(hook), trials=1).run()
     assert claims == [None], "no trial to take, and no reason to stop: the one at work may still fail to count"
@@ -140,6 +146,53 @@ def test_workers_keep_to_what_the_leader_said_last(tmp_path: Path) -> None:
     assert sum(not record.cheap for record in joined.records()) == 3
 
 
+def test_a_search_that_starts_after_its_workers_leads_them(tmp_path: Path) -> None:
+    at_work, leading = threading.Event(), threading.Event()
+
+    def wait_for_the_leader(spec: Spec) -> None:
+        at_work.set()
+        assert leading.wait(60)
+
+    worker = fake_campaign(tmp_path, training=FakeTraining(wait_for_the_leader), trials=50, joins=True)
+    leader = fake_campaign(tmp_path, training=FakeTraining(lambda spec: leading.set()), trials=4)
+
+    def lead() -> None:
+        assert at_work.wait(60)
+        leader.run()
+
+    in_threads(worker.run, lead)
+    assert sum(not record.cheap for record in leader.records()) == 4, "the worker keeps to the leader's budget"
+
+
+@pytest.mark.parametrize("second", ["run", "hand_over"])
+def test_a_study_has_one_leader_on_a_machine(tmp_path: Path, second: str) -> None:
+    refused: list[str] = []
+
+    def hook(spec: Spec) -> None:
+        with pytest.raises(StudyError, match=f"process {os.getpid()} is searching this study .*busy") as caught:
+            getattr(fake_campaign(tmp_path, trials=1), second)()
+        refused.append(str(caught.value.problems[0].rule))
+        raise KeyboardInterrupt  # whatever ends it, the next may lead
+
+    with pytest.raises(KeyboardInterrupt):
+        fake_campaign(tmp_path, training=FakeTraining(hook), trials=1).run()
+    assert refused == ["busy"]
+    getattr(fake_campaign(tmp_path, trials=1), second)()
+
+
+def test_only_a_leader_that_lives_keeps_others_out(tmp_path: Path) -> None:
+    campaign = fake_campaign(tmp_path, trials=3)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        started, _ = _started_and_state(other.pid)
+        campaign._store.write("leader", {**this_process(), "pid": other.pid, "started": started, "mark": "m"})
+        with pytest.raises(StudyError, match=f"process {other.pid} is searching this study"):
+            campaign.run()
+    assert campaign.run().reason == "trials"
+    for left in ({**this_process(), "mark": "its own, of a run that could not write"}, {"pid": 1, "host": "elsewhere"}):
+        campaign._store.write("leader", left)
+        assert fake_campaign(tmp_path, trials=3).run().reason == "trials"
+
+
 def test_a_timing_waits_for_another_on_the_same_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ARCHDSL_CACHE_DIR", str(tmp_path))
     inside: list[int] = []
@@ -147,7 +200,7 @@ def test_a_timing_waits_for_another_on_the_same_device(tmp_path: Path, monkeypat
 
     def take_time() -> None:
         for _ in range(5):
-            with device_turn("cpu"):
+            with device_lock("cpu"):
                 inside.append(1)
                 most.append(len(inside))
                 time.sleep(0.002)
@@ -158,14 +211,14 @@ def test_a_timing_waits_for_another_on_the_same_device(tmp_path: Path, monkeypat
 
 
 def test_cores_are_shared_out() -> None:
-    assert shared_out(range(8), 3) == [frozenset({0, 1, 2}), frozenset({3, 4, 5}), frozenset({6, 7})]
-    assert shared_out(range(8), 4, least=4) == [None] * 4, "a share would be too small to take times on"
-    assert shared_out(range(2), 4) == [None] * 4
-    assert shared_out(None, 2) == [None] * 2
+    assert partition_cores(range(8), 3) == [frozenset({0, 1, 2}), frozenset({3, 4, 5}), frozenset({6, 7})]
+    assert partition_cores(range(8), 4, least=4) == [None] * 4, "a share would be too small to take times on"
+    assert partition_cores(range(2), 4) == [None] * 4
+    assert partition_cores(None, 2) == [None] * 2
 
 
 def look_on(workers: LocalWorkers) -> None:
-    while workers.look(0):
+    while workers.poll(0):
         time.sleep(0.02)
 
 
@@ -173,13 +226,15 @@ def test_workers_that_die_again_and_again_are_an_error(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "import os, sys; print('no memory', file=sys.stderr, flush=True); os.abort()"]
     workers = LocalWorkers(command, 1, environment=dict(os.environ), logs=tmp_path)
     workers.start()
-    with pytest.raises(StudyError, match="keep ending by SIGABRT before a trial is finished; the last said: no memory"):
+    with pytest.raises(
+        StudyError, match="keep ending by SIGABRT before a trial is finished; the last line of one: no memory"
+    ):
         look_on(workers)
     workers.stop()
 
 
 def test_stopping_asks_first_and_then_kills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("archdsl.study.crew.workers.STOP_S", 1.0)
+    monkeypatch.setattr("archdsl.study.workers.local.STOP_S", 1.0)
     code = (
         "import os, signal, sys, time\n"
         "def heard(*_):\n"
@@ -207,12 +262,12 @@ def test_a_job_gives_the_same_networks_on_a_machine_without_the_files(tmp_path: 
     text = SPACE.replace("base: micro_swin", "base: own.yaml").replace("start: [micro_swin, micro_swin_free]", "")
     (tmp_path / "space.yaml").write_text(text)
     space = load_space(tmp_path / "space.yaml")
-    plan = Plan("fake", (), 10, 0, "random")
+    plan = StudyConfig("fake", (), 10, 0, "random")
     job = json.loads(json.dumps(job_of(space, plan, [], None)))
     again = space_of(job)
-    assert [knob.name for knob in again.knobs] == [knob.name for knob in space.knobs]
-    for picks in list(space.iterate())[::7]:
-        assert identity(again.spec(picks)) == identity(space.spec(picks))
+    assert [choice.name for choice in again.choices] == [choice.name for choice in space.choices]
+    for assignment in list(space.iterate())[::7]:
+        assert identity(again.spec(assignment)) == identity(space.spec(assignment))
 
 
 def test_a_recipe_of_ones_own_travels_in_the_job(tmp_path: Path) -> None:
@@ -220,10 +275,10 @@ def test_a_recipe_of_ones_own_travels_in_the_job(tmp_path: Path) -> None:
     accuracy = "objectives: {accuracy: {train: {data: synthetic, recipe: mine.yaml, epochs: 3}}, params: {}}"
     (tmp_path / "space.yaml").write_text(re.sub("objectives: .*", accuracy, CHEAP))
     space = load_space(tmp_path / "space.yaml")
-    recipe = Parts(space, [], None).recipe
-    job = json.loads(json.dumps(job_of(space, Plan("cheap", (), 10, 0, "random"), [], None, recipe)))
+    recipe = SearchParts(space, [], None).recipe
+    job = json.loads(json.dumps(job_of(space, StudyConfig("cheap", (), 10, 0, "random"), [], None, recipe)))
     (tmp_path / "mine.yaml").unlink()
-    assert Parts(space_of(job), [], None).recipe == recipe
+    assert SearchParts(space_of(job), [], None).recipe == recipe
     assert (recipe.name, recipe.epochs, recipe.lr) == ("mine", 3, 0.003)
 
 
@@ -282,7 +337,7 @@ def test_a_worker_with_other_versions_says_so_and_refuses(
 ) -> None:
     search(space, out=tmp_path / "run", workers=0, trials=2)
     command = ["worker", "--storage", str(tmp_path / "run/study.journal"), "--out", str(tmp_path / "here")]
-    found = "archdsl.report.worker_run.versions"
+    found = "archdsl.runs.worker.versions"
     monkeypatch.setattr(found, lambda: {"archdsl": "9.9", "torch": "1.0", "optuna": "5.0.0"})
     assert run(command) == 1
     assert "-> 9.9" in capsys.readouterr().err
@@ -294,7 +349,7 @@ def test_a_worker_on_another_device_says_so_and_refuses(
 ) -> None:
     search(space, out=tmp_path / "run", workers=0, trials=2)
     command = ["worker", "--storage", str(tmp_path / "run/study.journal"), "--out", str(tmp_path / "here")]
-    monkeypatch.setattr("archdsl.latency.Target.device_name", lambda self: "another device")
+    monkeypatch.setattr("archdsl.runtimes.adapters.null.Null.device_name", lambda self, device: "another device")
     assert run(command) == 1
     err = capsys.readouterr().err
     assert "latency" in err and "another device" in err
@@ -332,7 +387,6 @@ def alive(pids: list[int]) -> bool:
     return any(Path(f"/proc/{pid}/stat").exists() and not zombie(pid) for pid in pids)
 
 
-@pytest.mark.alone
 def test_two_workers_search_together_and_the_front_is_written(space: Path, tmp_path: Path) -> None:
     leader = leader_of(space, tmp_path / "run", "--json")
     out, err = leader.communicate(timeout=120)
@@ -344,7 +398,7 @@ def test_two_workers_search_together_and_the_front_is_written(space: Path, tmp_p
     assert sorted(number for one in said for number in one["finished"]) == list(range(result["trials"]))
 
 
-@pytest.mark.alone
+@pytest.mark.promise(19)
 def test_ctrl_c_on_the_leader_ends_all_workers(space: Path, tmp_path: Path) -> None:
     leader = leader_of(space, tmp_path / "run", "--trials", "5000")
     assert leader.stderr is not None
@@ -365,7 +419,7 @@ def test_ctrl_c_on_the_leader_ends_all_workers(space: Path, tmp_path: Path) -> N
     assert (tmp_path / "run/front.csv").is_file()
 
 
-@pytest.mark.alone
+@pytest.mark.promise(19)
 def test_workers_end_when_their_leader_is_killed(space: Path, tmp_path: Path) -> None:
     leader = leader_of(space, tmp_path / "run", "--trials", "5000")
     assert leader.stderr is not None
@@ -381,7 +435,6 @@ def test_workers_end_when_their_leader_is_killed(space: Path, tmp_path: Path) ->
     assert all(record.state != "open" or record.hash is None for record in result.records[:1])
 
 
-@pytest.mark.alone
 def test_a_worker_elsewhere_heeds_a_stop(space: Path, tmp_path: Path) -> None:
     ready = search(space, out=tmp_path / "run", trials=5000, workers=0)
     command = [sys.executable, "-m", "archdsl", "worker", "--storage", ready.storage, "--out", str(tmp_path / "here")]
@@ -391,14 +444,16 @@ def test_a_worker_elsewhere_heeds_a_stop(space: Path, tmp_path: Path) -> None:
         if line.startswith("[1/"):
             break
     begun = time.monotonic()
-    stop_all(optuna.load_study(study_name="cheap", storage=open_storage(ready.storage)))
+    storage = open_storage(ready.storage)
+    study = optuna.load_study(study_name="cheap", storage=storage)
+    request_stop(StudyStore(study, study_lock(storage, "cheap")))
     out, _ = worker.communicate(timeout=30)
     assert time.monotonic() - begun < 10
     assert worker.returncode == 130
     assert "ended: interrupted" in out
 
 
-@pytest.mark.alone
+@pytest.mark.promise(16)
 def test_killing_workers_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from kill_workers import kill_workers
 

@@ -8,10 +8,11 @@ import pytest
 import yaml
 
 from archdsl.errors import ArchError, SpecError
-from archdsl.spec import limits, yaml_text
-from archdsl.spec.yaml_text import parse, scalar_of
+from archdsl.language.text import limits, yaml_text
+from archdsl.language.text.yaml_text import parse, scalar_of
 
 
+@pytest.mark.promise(6)
 @pytest.mark.parametrize(
     ("text", "value"),
     [
@@ -109,6 +110,7 @@ def test_bytes_that_are_not_utf_8_are_located():
         parse("a: 1\nä: ü".encode() + b"\xff", "f")
 
 
+@pytest.mark.promise(5)
 def test_a_duplicate_key_is_found_without_the_c_library_too(monkeypatch):
     monkeypatch.setattr(yaml_text, "_LOADER", yaml.SafeLoader)
     with pytest.raises(SpecError, match=r"^f:2:1: the key `a` is set twice"):
@@ -163,6 +165,7 @@ BOMBS = {
 }
 
 
+@pytest.mark.promise(2)
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_bomb_is_refused_or_harmless_in_a_tenth_of_a_second(name):
     start = time.process_time()
@@ -179,6 +182,7 @@ def error_of(text: str) -> ArchError | None:
     return None
 
 
+@pytest.mark.promise(3)
 @pytest.mark.parametrize("over", [0, 1])
 def test_limits_hold_at_their_boundary(over):
     outer = limits.MAX_NESTING - 41 + over

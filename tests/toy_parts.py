@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field, model_validator
 
-from archdsl.blocks import part
-from archdsl.blocks.part import Block, Downsample, Head, Stem
 from archdsl.errors import RuleBroken
+from archdsl.parts import part
+from archdsl.parts.part import Block, Downsample, Head, Stem
 
 Norm = Literal["layer", "batch", "none"]
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from archdsl.training import Recipe
+from archdsl.training.data.synthetic import Pairs
 from archdsl.training.processes import share_of
 
 TOY = Recipe(epochs=4, batch=32, lr=1e-2, schedule="one_cycle", warmup=0.2, clip_grad=1.0)
@@ -62,3 +63,18 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 def changed(**fields: Any) -> Recipe:
     return TOY.model_copy(update=fields)
+
+
+def connects_halves(model: nn.Module, pairs: Pairs, *, num_images: int = 64) -> bool:
+    """Whether the network's answer changes when the halves are swapped: if not, its ceiling is 50 %, however trained.
+
+    The other way round it proves only that the order is not lost, not that it will be learnt. Looks at the network in
+    evaluation mode; equal means equal to 1e-4 of the largest logit, some hundred times the rounding error of float32.
+    """
+    images, half = pairs.val[0], pairs.num_val // 2
+    was_training = model.training
+    with torch.no_grad():
+        model.eval()
+        plain, swapped = model(images[: min(num_images, half)]), model(images[half:][: min(num_images, half)])
+    model.train(was_training)
+    return bool((plain - swapped).abs().max() > 1e-4 * plain.abs().max())

@@ -47,6 +47,11 @@ def is_protocol(thing: Any) -> bool:
     return isinstance(thing, type) and getattr(thing, "_is_protocol", False)
 
 
+def bound_name(protocol: type) -> str:
+    """What the bindings call the class that a Protocol describes."""
+    return {"IRuntime": "Runtime"}.get(protocol.__name__, protocol.__name__)
+
+
 def attributes(protocol: type) -> dict[str, Any]:
     """The members that a Protocol names, without what every Protocol has."""
     named: dict[str, Any] = dict.fromkeys(inspect.get_annotations(protocol))
@@ -88,7 +93,7 @@ def reachable() -> list[type]:
         if protocol not in found and protocol is not api.Member:
             found.append(protocol)
             queue.extend(mentioned(protocol))
-    return sorted(found, key=lambda protocol: protocol.__name__)
+    return sorted(found, key=bound_name)
 
 
 # ---- what they say
@@ -134,7 +139,7 @@ def fits_argument(ours: Any, theirs: str) -> bool:
     if ours in ACCEPTS:
         return theirs in ACCEPTS[ours]
     if is_protocol(ours):
-        return short(theirs) == ours.__name__
+        return short(theirs) == bound_name(ours)
     if typing.get_origin(ours) is tuple:
         return theirs == "tuple"
     return short(theirs) == "Dims" or theirs.startswith("collections.abc.Sequence")  # bindings make a Dims of ints
@@ -147,9 +152,9 @@ def fits_result(ours: Any, theirs: str) -> bool:
     if ours is type(None):
         return theirs == "None"
     if ours in (int, str, bool, float):
-        return theirs == ours.__name__
+        return theirs == bound_name(ours)
     if is_protocol(ours):
-        return short(theirs) in (ours.__name__, f"I{ours.__name__}")
+        return short(theirs) in (bound_name(ours), f"I{bound_name(ours)}")
     return bool(re.match(r"list\[.*Dims\]", theirs))
 
 
@@ -165,12 +170,12 @@ class Comparison:
     def all(self) -> Comparison:
         self.enum_or_class_names()
         for protocol in reachable():
-            theirs = getattr(self.real, protocol.__name__, None)
+            theirs = getattr(self.real, bound_name(protocol), None)
             if theirs is None:
-                self.wrong.append(f"{protocol.__name__}: there is no such class")
+                self.wrong.append(f"{bound_name(protocol)}: there is no such class")
             elif is_enum(protocol):
                 for name in attributes(protocol):
-                    self.check(f"{protocol.__name__}.{name}", name in theirs.__members__, "no such member")
+                    self.check(f"{bound_name(protocol)}.{name}", name in theirs.__members__, "no such member")
             else:
                 for name, member in attributes(protocol).items():
                     self.member(protocol, theirs, name, member)
@@ -184,7 +189,7 @@ class Comparison:
             self.signature(name, function, documented(getattr(self.real, name).__init__, "__init__"), constructor=True)
 
     def member(self, protocol: type, theirs: type, name: str, member: Any) -> None:
-        label = f"{protocol.__name__}.{name}"
+        label = f"{bound_name(protocol)}.{name}"
         if not hasattr(theirs, name):
             self.wrong.append(f"{label}: no such member")
         elif inspect.isfunction(member):
@@ -232,19 +237,19 @@ def fake_members(real: Any) -> tuple[list[str], list[str]]:
     compared, wrong = [], []
     for ours in fake_tensorrt.ENUMS:
         for name in ours.__members__:
-            compared.append(f"{ours.__name__}.{name}")
-            if name not in getattr(real, ours.__name__).__members__:
+            compared.append(f"{bound_name(ours)}.{name}")
+            if name not in getattr(real, bound_name(ours)).__members__:
                 wrong.append(compared[-1])
     for name in fake_tensorrt.Severity.__members__:
         compared.append(f"ILogger.{name}")
         if not hasattr(real.ILogger, name):
             wrong.append(compared[-1])
     for ours in fake_tensorrt.CLASSES:
-        theirs = getattr(real, ours.__name__)
+        theirs = getattr(real, bound_name(ours))
         own = {name for base in ours.__mro__ if base.__module__ == fake_tensorrt.__name__ for name in vars(base)}
         own |= {"profiler"} if ours is fake_tensorrt.IExecutionContext else set()
         for name in sorted(name for name in own if not name.startswith("_")):
-            compared.append(f"{ours.__name__}.{name}")
+            compared.append(f"{bound_name(ours)}.{name}")
             if not hasattr(theirs, name):
                 wrong.append(compared[-1])
             elif inspect.isfunction(vars(ours).get(name)):
@@ -270,8 +275,8 @@ def fake_lacks() -> list[str]:
     for protocol in reachable():
         if protocol is api.Dims:  # a tuple
             continue
-        ours = instances.get(protocol.__name__) or getattr(fake_tensorrt, protocol.__name__)
-        missing += [f"{protocol.__name__}.{name}" for name in attributes(protocol) if not hasattr(ours, name)]
+        ours = instances.get(bound_name(protocol)) or getattr(fake_tensorrt, bound_name(protocol))
+        missing += [f"{bound_name(protocol)}.{name}" for name in attributes(protocol) if not hasattr(ours, name)]
     return missing
 
 

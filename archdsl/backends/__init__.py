@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from types import ModuleType
 
-from archdsl.errors import BackendError, Problem, at_argument
+from archdsl.errors import BackendError
 
 BACKENDS: dict[str, str] = {
     "null": "archdsl.backends.null",  # nothing: for tests of the compiler
@@ -17,19 +17,12 @@ BACKENDS: dict[str, str] = {
 
 
 def backend(name: str) -> ModuleType:
-    """The module of the backend called `name`. Errors: BackendError when there is none or its library is missing."""
+    """The module of the backend called `name`. Raises: BackendError when there is none or its library is missing."""
     if name not in BACKENDS:
-        raise BackendError(
-            Problem(
-                at_argument("backend", name),
-                "unknown-name",
-                f"there is no backend {name!r}",
-                f"the backends are {', '.join(BACKENDS)}",
-            )
-        )
+        message, hint = f"there is no backend {name!r}", f"the backends are {', '.join(BACKENDS)}"
+        raise BackendError.at("backend", name, "unknown-name", message, hint)
     try:
         return import_module(BACKENDS[name])
     except ImportError as error:
-        raise BackendError(
-            Problem(at_argument("backend", name), "missing-library", f"backend {name!r} needs {error.name}: {error}")
-        ) from error
+        message = f"backend {name!r} needs {error.name}: {error}"
+        raise BackendError.at("backend", name, "missing-library", message) from error

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from difflib import get_close_matches
 from functools import cache
 from statistics import NormalDist
 from typing import Any
@@ -18,6 +17,7 @@ import numpy as np
 from archdsl.errors import Problem, WeightsError, at_argument
 from archdsl.ir.graph import Graph
 from archdsl.ir.op import ParamSpec
+from archdsl.suggestions import LONGEST_NAME, did_you_mean
 
 Array = np.ndarray[Any, Any]
 
@@ -73,16 +73,14 @@ def check_weights(graph: Graph, weights: Mapping[str, Any]) -> None:
     needed = graph.tensors()
     for name in weights:
         if name not in needed and not name.endswith(".num_batches_tracked"):
-            close = get_close_matches(name, needed, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else None
+            hint = did_you_mean(name, needed, longest=LONGEST_NAME)
             place = at_argument("--weights", name)
             problems.append(Problem(place, "unknown-key", f"the network has no tensor {name!r}", hint))
     for name, tensor in needed.items():
         place = at_argument("--weights", name)
         if name not in weights:
-            problems.append(
-                Problem(place, "missing-key", f"the network needs the tensor {name!r} {list(tensor.shape)}")
-            )
+            message = f"the network needs the tensor {name!r} {list(tensor.shape)}"
+            problems.append(Problem(place, "missing-key", message))
         elif tuple(weights[name].shape) != tensor.shape:
             got = list(weights[name].shape)
             problems.append(Problem(place, "shape", f"{name!r} must be {list(tensor.shape)}, but got {got}"))

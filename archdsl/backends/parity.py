@@ -1,7 +1,8 @@
-"""How far the outputs of an artefact are from those of the network it was made from."""
+"""The numeric check: an artefact is run on images, and its outputs are compared with those of the network."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,6 +10,36 @@ import numpy as np
 
 from archdsl.backends.initial import Array
 from archdsl.backends.precision import PRECISIONS, Precision
+
+
+def probe_images(shape: tuple[int, ...], count: int, seed: int = 0) -> Array:
+    """[count, *shape] float32: images [C, H, W] that differ in colour, in large shapes and in noise.
+
+    Pure noise would not do: its mean over an image hardly varies, and so neither do a network's logits. It will do for
+    what is no image, the tokens that a segment of a network is given.
+    """
+    draw = np.random.default_rng(seed)
+    if len(shape) != 3:
+        return draw.standard_normal((count, *shape)).astype(np.float32)
+    channels, height, width = shape
+    colour = draw.standard_normal((count, channels, 1, 1))
+    coarse = draw.standard_normal((count, channels, 5, 5))
+    rows, columns = (np.minimum(np.arange(side) * 5 // side, 4) for side in (height, width))
+    noise = 0.5 * draw.standard_normal((count, channels, height, width))
+    return (colour + coarse[:, :, rows[:, None], columns] + noise).astype(np.float32)
+
+
+def in_batches(run: Callable[[Array], Array], images: Array, batch: int | None) -> Array:
+    """What `run` gives for images [N, C, H, W], `batch` at once; a last batch that is not full repeats images.
+
+    batch: None tries two sizes: first one image, then all the others and two more
+    """
+    if batch is None:
+        rest = np.resize(np.roll(images, -1, axis=0), (len(images) + 1, *images.shape[1:]))
+        return np.concatenate([run(images[:1]), run(rest)])[: len(images)]
+    size = -(-len(images) // batch) * batch
+    filled = np.resize(images, (size, *images.shape[1:]))
+    return np.concatenate([run(filled[i : i + batch]) for i in range(0, size, batch)])[: len(images)]
 
 
 @dataclass(frozen=True)
@@ -35,6 +66,7 @@ class Parity:
         return self.max_rel_error <= gate.tolerance and self.cosine >= gate.cosine
 
     def as_json(self) -> dict[str, Any]:
+        """The fields by name, and whether the gate is passed."""
         return {**asdict(self), "passed": self.passed}
 
     def __str__(self) -> str:
@@ -45,7 +77,7 @@ class Parity:
 
 
 def parity_of(got: Array, want: Array, precision: str) -> Parity:
-    """The parity of outputs `got` with `want`, both [N, classes]. Errors: ValueError when their shapes differ."""
+    """The parity of outputs `got` with `want`, both [N, classes]. Raises: ValueError when their shapes differ."""
     if got.shape != want.shape:
         raise ValueError(f"outputs {list(want.shape)} are expected, got {list(got.shape)}")
     ours, theirs = got.astype(np.float64).reshape(len(got), -1), want.astype(np.float64).reshape(len(want), -1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from archdsl.errors import BackendError, Problem, at_argument
+from archdsl.errors import BackendError
 from archdsl.ir.types import DType
 
 
@@ -35,8 +35,8 @@ PRECISIONS = {
 
 
 def precision_named(name: str) -> Precision:
-    """The precision called `name`. Errors: BackendError when there is none."""
+    """The precision called `name`. Raises: BackendError when there is none."""
     if name not in PRECISIONS:
         message = f"a precision is one of {', '.join(PRECISIONS)}, got {name!r}"
-        raise BackendError(Problem(at_argument("--precision", name), "unknown-name", message, "use fp32"))
+        raise BackendError.at("--precision", name, "unknown-name", message, "use fp32")
     return PRECISIONS[name]

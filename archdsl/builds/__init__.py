@@ -1,4 +1,5 @@
-"""A build: the files of one network in a folder, what they were made from, and how true to it they are.
+"""A build: the files of one network in a folder, what they were made from, and how exactly they compute it.
 
-`plan.Plan` says what is wanted, each of `makers.MAKERS` makes one kind of artefact, `write.write_build` does it all.
+`config.BuildConfig` says what to build, each of `makers.MAKERS` makes one kind of artefact, `write.write_build` calls
+them and writes the folder.
 """

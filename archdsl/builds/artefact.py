@@ -4,34 +4,51 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from archdsl.backends.batches import in_batches
 from archdsl.backends.initial import Array
-from archdsl.backends.parity import Parity, parity_of
+from archdsl.backends.parity import Parity, in_batches, parity_of, probe_images
 from archdsl.backends.precision import precision_named
-from archdsl.backends.probe import probe_images
-from archdsl.builds.plan import Plan
+from archdsl.builds.config import BuildConfig
 from archdsl.compiler import build
-from archdsl.errors import ArchError, BackendError, Problem, at_argument
+from archdsl.errors import ArchError, BackendError
 
 PROBED = 4
 """How many generated images parity is measured on when there are no real ones."""
 
 
+NOTED_LOSS = 0.005
+"""Of accuracy; half a point."""
+
+
 @dataclass(frozen=True)
 class Ready:
-    """The plan, the state dict of its network in the train form, and what PyTorch makes of the images with that."""
+    """A configuration, its network's state dict (train form), and the outputs of PyTorch with it for the images.
 
-    plan: Plan
+    fp32_scores: of PyTorch on the validation images, where there are some
+    """
+
+    config: BuildConfig
     state: dict[str, torch.Tensor]
     images: Array
     wanted: Array
+    fp32_scores: Mapping[str, Any] | None = None
+
+    def accuracy(self, answer: Callable[[Array], Array], precision: str) -> dict[str, Any]:
+        """The facts about an artefact's accuracy: its scores, the change to fp32, and a note on a larger loss."""
+        if self.config.score is None or self.fp32_scores is None:
+            return {}
+        found = self.config.score(answer)
+        before, after = self.fp32_scores["accuracy"], found["accuracy"]
+        facts: dict[str, Any] = {"accuracy": {**found, "change": after - before}}
+        if before - after > NOTED_LOSS:
+            loss = f"{precision} costs {100 * (before - after):.2f} points of accuracy"
+            facts["accuracy_note"] = f"{loss}: {before:.2%} in fp32, {after:.2%} in {precision}"
+        return facts
 
     def parity(self, kind: str, outputs: Array, precision: str, which: slice = slice(None)) -> Parity:
         """The parity of an artefact that gave `outputs` for `images[which]`.
@@ -78,18 +95,18 @@ class Made:
         }
 
 
-def make_ready(plan: Plan) -> Ready:
+def make_ready(config: BuildConfig) -> Ready:
     """The network, and its answers. Errors: WeightsError; ArchError (`not-finite`) when an answer is not a number."""
-    module = build(plan.spec, plan.weights, seed=plan.seed).eval()
-    images = probe_images(plan.image_shape, PROBED) if plan.images is None else plan.images
+    module = build(config.spec, config.weights, seed=config.seed).eval()
+    images = probe_images(config.image_shape, PROBED) if config.images is None else config.images
     wanted = outputs_of(module, images)
     state = {name: tensor for name, tensor in module.state_dict().items() if "num_batches_tracked" not in name}
     if not np.isfinite(wanted).all():
         bad = [name for name, tensor in state.items() if not tensor.isfinite().all()]
         message = f"{bad[0]} holds numbers that are not finite" if bad else "the output is not finite"
-        problem = Problem(at_argument("--weights", plan.weights_from), "not-finite", message, "give other weights")
-        raise ArchError(problem)
-    return Ready(plan, state, images, wanted)
+        raise ArchError.at("--weights", config.weights_from, "not-finite", message, "give other weights")
+    scores = config.score(lambda images: outputs_of(module, images, len(images))) if config.score else None
+    return Ready(config, state, images, wanted, scores)
 
 
 def outputs_of(module: Callable[[torch.Tensor], torch.Tensor], images: Array, batch: int | None = 8) -> Array:
@@ -101,15 +118,7 @@ def outputs_of(module: Callable[[torch.Tensor], torch.Tensor], images: Array, ba
         return in_batches(lambda piece: module(torch.from_numpy(piece)).float().numpy(), images, batch)
 
 
-def installed(package: str) -> str | None:
-    """The version of a package, if it is there."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
 def _not_the_network(kind: str, precision: str, how: str) -> BackendError:
     message = f"the {kind} artefact in {precision} does not compute the network: {how}"
     hint = "build it in fp32" if precision != "fp32" else "this is a bug of archdsl or of the runtime"
-    return BackendError(Problem(at_argument("--emit", kind), "numeric-gate", message, hint))
+    return BackendError.at("--emit", kind, "numeric-gate", message, hint)

@@ -1,23 +1,25 @@
 """A folder that goes from one complete state to the next, whatever interrupts it.
 
 New files are made in a hidden folder inside it. When all of them are there, one rename decides that they are the
-contents from now on; then they are put in place, and whoever comes next finishes that if it was cut off. The folder's
+contents from now on; then they are put in place, and the next process finishes that if it was cut off. The folder's
 *marker* lists its files. It is missing while they are being put in place, so a folder that has it is complete.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from archdsl.errors import ArchError, Problem, at_argument
-from archdsl.writing import as_json, claim_folder, sync_folder, write_file
+from archdsl.files import as_json, claim_folder, sync_folder, write_file
+from archdsl.locks import LockBusy, locked
+from archdsl.owned import open_own, own_folder, read_own
 
 MAKING, MADE = ".archdsl-making", ".archdsl-made"
 """Files that are being made: of no use when that was interrupted. Files that all are made, but not all in place."""
@@ -39,12 +41,13 @@ def new_contents(path: str | os.PathLike[str], marker: str) -> Iterator[Path]:
     try:
         if folder.is_symlink() or not folder.is_dir():
             claim_folder(folder, marker)
-        with _locked(folder):
+        with ExitStack() as stack:
+            _lock(folder, stack)
             making = _made_ready(folder, marker)
             try:
                 yield making
                 _check(folder, making, marker)
-                with _told(folder):
+                with _write_errors(folder):
                     sync_folder(making)
                     os.rename(making, folder / MADE)
                     _put_in_place(folder, marker)
@@ -64,27 +67,30 @@ def write_marker(making: Path, marker: str, facts: dict[str, object]) -> dict[st
         for each in sorted(making.iterdir())
         if each.name != marker
     ]
-    told = {**facts, "files": files}
-    write_file(making / marker, as_json(told))
-    return told
+    record = {**facts, "files": files}
+    write_file(making / marker, as_json(record))
+    return record
 
 
 def digest_of(path: Path) -> str:
     """SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
+    with open(open_own(path), "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _made_ready(folder: Path, marker: str) -> Path:
     """The empty folder to make files in, after tidying up what an interrupted build left."""
-    with _told(folder):
+    with _write_errors(folder):
+        for left in (MAKING, MADE):
+            if os.path.lexists(folder / left):
+                own_folder(folder / left)
         if (folder / MADE / marker).is_file():
             _put_in_place(folder, marker)
         for left in (MAKING, MADE):
             if (folder / left).is_dir():
                 shutil.rmtree(folder / left)
     claim_folder(folder, marker)
-    with _told(folder):
+    with _write_errors(folder):
         (folder / MAKING).mkdir()
     return folder / MAKING
 
@@ -125,42 +131,29 @@ def _put_in_place(folder: Path, marker: str) -> None:
 def _listed(marker: Path) -> dict[str, str]:
     """Name and digest of the files that a marker lists: of plain names, whatever it says."""
     try:
-        files = {file["name"]: file["sha256"] for file in json.loads(marker.read_bytes())["files"]}
+        files = {file["name"]: file["sha256"] for file in json.loads(read_own(marker))["files"]}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
-    return {name: digest for name, digest in files.items() if isinstance(name, str) and _plain(name)}
+    return {
+        name: digest for name, digest in files.items() if isinstance(name, str) and re.match(r"[^./\0][^/\0]*\Z", name)
+    }
 
 
-def _plain(name: str) -> bool:
-    return bool(name) and not name.startswith(".") and "/" not in name and "\0" not in name
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep other builds out of the folder. The lock goes with the process, however that ends."""
-    with _told(folder):
-        handle = os.open(folder, os.O_RDONLY)
+def _lock(folder: Path, stack: ExitStack) -> None:
+    """Keep other builds out of the folder until `stack` ends, or the process, however that ends."""
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise _refused(folder, f"another process is building in {folder}", "wait for it") from None
-        except OSError:
-            pass  # a file system without locks: then there is one build at a time, as there is anywhere else
-        yield
-    finally:
-        os.close(handle)
+        with _write_errors(folder):
+            stack.enter_context(locked(folder, timeout_s=0))
+    except LockBusy:
+        message = f"another process is building in {folder}"
+        raise ArchError.at(str(folder), str(folder), "output-folder", message, "wait for it") from None
 
 
 @contextmanager
-def _told(folder: Path) -> Iterator[None]:
+def _write_errors(folder: Path) -> Iterator[None]:
     """What the file system refuses, as an ArchError."""
     try:
         yield
     except OSError as error:
-        message = f"{folder} cannot be written: {error.strerror or error}"
-        raise _refused(folder, message, "choose another folder, or make room") from error
-
-
-def _refused(folder: Path, message: str, hint: str) -> ArchError:
-    return ArchError(Problem(at_argument(str(folder), str(folder)), "output-folder", message, hint))
+        message, hint = f"{folder} cannot be written: {error.strerror or error}", "choose another folder, or make room"
+        raise ArchError.at(str(folder), str(folder), "output-folder", message, hint) from error

@@ -10,13 +10,16 @@ from typing import Any
 
 import torch
 
-from archdsl.builds.artefact import Ready, installed, make_ready
+from archdsl.backends.trt.library import load_tensorrt
+from archdsl.builds.artefact import Ready, make_ready
+from archdsl.builds.config import BuildConfig
 from archdsl.builds.folder import new_contents, write_marker
+from archdsl.builds.image_range import USUAL, range_note
 from archdsl.builds.makers import MAKERS
-from archdsl.builds.plan import Plan
 from archdsl.compiler import cost, identity
-from archdsl.spec.lower import lower
-from archdsl.writing import write_file
+from archdsl.files import write_file
+from archdsl.language.architecture.lower import lower
+from archdsl.versions import installed_version
 
 MARKER = "build.json"
 
@@ -24,48 +27,61 @@ INVOLVED = ("archdsl", "numpy", "onnx", "onnx-ir", "onnxruntime", "openvino", "t
 """Packages whose versions a build names."""
 
 
-def write_build(plan: Plan, out: str | os.PathLike[str]) -> dict[str, Any]:
-    """Make the artefacts of `plan` the contents of the folder `out`. -> what `build.json` says.
+def write_build(config: BuildConfig, out: str | os.PathLike[str]) -> dict[str, Any]:
+    """Make the artefacts of `config` the contents of the folder `out`. -> what `build.json` says.
 
     Each artefact that can be run here is read back and run on the same images as the network in its train form (fp32,
     PyTorch); when one answers differently there is no build. After any error `out` is as it was.
 
-    Errors: ArchError for a plan that makes no sense, or a folder that is not ours or cannot be written; WeightsError;
+    Errors: ArchError for a config that makes no sense, or a folder that is not ours or cannot be written; WeightsError;
         BackendError when an artefact cannot be made, or does not pass its numeric gate
+
+    Example:
+        >>> import tempfile
+        >>> from archdsl.language import load
+        >>> with tempfile.TemporaryDirectory() as out:
+        ...     facts = write_build(BuildConfig(load("micro_swin"), emit=("source",)), f"{out}/micro")
+        >>> facts["name"]
+        'micro_swin'
     """
-    plan.check()
+    config.check()
     with new_contents(out, MARKER) as folder:
-        _need_libraries(plan)
-        ready = make_ready(plan)
-        made = [MAKERS[kind](ready, folder) for kind in dict.fromkeys(plan.emit)]
-        write_file(folder / "spec.yaml", plan.spec.to_yaml())
+        if "tensorrt" in config.emit:
+            load_tensorrt()  # raises now, rather than after the other artefacts are made
+        ready = make_ready(config)
+        made = [MAKERS[kind](ready, folder) for kind in dict.fromkeys(config.emit)]
+        write_file(folder / "spec.yaml", config.spec.to_yaml())
         return write_marker(folder, MARKER, {**facts_of(ready), "artefacts": [each.as_json() for each in made]})
-
-
-def _need_libraries(plan: Plan) -> None:
-    """Errors: BackendError now, rather than after the other artefacts are made."""
-    if "tensorrt" in plan.emit:
-        from archdsl.backends.trt.library import load_tensorrt
-
-        load_tensorrt()
 
 
 def facts_of(ready: Ready) -> dict[str, Any]:
     """What is built and from what, without the artefacts."""
-    plan, costs = ready.plan, cost(ready.plan.spec)
+    config, costs = ready.config, cost(ready.config.spec)
+    note = _image_note(config)
     return {
-        "name": plan.spec.name,
-        "hash": identity(plan.spec),
+        **config.trained_on,
+        **({"image_note": note} if note else {}),
+        "name": config.spec.name,
+        "hash": identity(config.spec),
         "params": costs.params,
         "macs": costs.macs,
-        "weights": plan.weights_from,
+        "weights": config.weights_from,
+        "weights_notes": list(config.weights_notes),
         "weights_sha256": _digest_of_state(ready.state),
-        "images": plan.images_from,
-        "input": ["batch", *plan.image_shape],
+        "images": config.images_from,
+        **({"accuracy": {"scored_on": config.scored_on, "fp32": ready.fp32_scores}} if ready.fp32_scores else {}),
+        "input": ["batch", *config.image_shape],
         "output": ["batch", *ready.wanted.shape[1:]],
-        "changed": [f"{path}: {note}" for path, note in lower(plan.spec).notes],
-        "made_with": {"python": platform.python_version(), **{name: installed(name) for name in INVOLVED}},
+        "changed": [f"{path}: {note}" for path, note in lower(config.spec).notes],
+        "made_with": {"python": platform.python_version(), **{name: installed_version(name) for name in INVOLVED}},
     }
+
+
+def _image_note(config: BuildConfig) -> str | None:
+    expected = config.trained_on.get("preprocessing", USUAL)
+    if config.images is None or expected is None or len(expected["mean"]) not in (1, config.image_shape[0]):
+        return None
+    return range_note(config.images, expected)
 
 
 def _digest_of_state(state: Mapping[str, torch.Tensor]) -> str:

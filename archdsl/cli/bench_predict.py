@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from archdsl.cli.output import human, print_json, print_table
-from archdsl.cli.targets import skipped_line, together, why
-from archdsl.errors import ArchError, MeasureError, Problem, at_argument
-from archdsl.latency import Target, Timing, TimingCache, close_workers
-from archdsl.spec.model import Spec
+from archdsl.cli.output import echo_step, print_json, print_rows, say
+from archdsl.cli.targets import echo_missing, together, why
+from archdsl.errors import ArchError, MeasureError
+from archdsl.language.architecture.model import Spec
+from archdsl.language.text.quantities import count_text
+from archdsl.latency import Timing, TimingCache, close_workers
+from archdsl.runtimes.target import Target
 
 if TYPE_CHECKING:
-    from archdsl.report.prediction import Beside
+    from archdsl.latency.predictor.predictions import Beside
 
 MOST_SEGMENTS = 1000
 SEGMENT_SHARE = 0.25
@@ -38,9 +38,9 @@ def bench_predict(
     for option, value in others.items():
         if value:
             message = "--predict is about our own networks in their deploy form, measured as the predictor needs it"
-            hint = "leave out --predict, or the other option"
-            raise ArchError(Problem(at_argument("--predict", f"{option} {value}"), "usage", message, hint))
-    from archdsl.report.prediction import beside
+            hint = f"leave out --predict, or `{option} {value}`".replace("bench ", "")
+            raise ArchError.at("--predict", f"{option} {value}", "usage", message, hint)
+    from archdsl.latency.predictor.predictions import beside
 
     results: list[dict[str, Any]] = []
     errors: dict[Target, MeasureError] = {}
@@ -54,7 +54,7 @@ def bench_predict(
                     most_segments=MOST_SEGMENTS,
                     segment_s=SEGMENT_SHARE * seconds,
                     network_s=seconds,
-                    say=lambda message: click.echo(f"{message} …", err=True),
+                    on_event=echo_step,
                 )
             except MeasureError as error:
                 errors[target] = error
@@ -69,10 +69,7 @@ def bench_predict(
         print_json({"results": results, "failed": failed, "skipped": list(skipped)})
         return 0
     _print(results)
-    for target, told in zip(errors, failed, strict=True):
-        click.echo(f"failed: {target}: {told['message']} [{told['reason']}]")
-    for left in skipped:
-        click.echo(skipped_line(left))
+    echo_missing([(str(target), why(error)) for target, error in errors.items()], skipped)
     return 0
 
 
@@ -88,16 +85,14 @@ def _row(one: Beside, target: Target) -> dict[str, Any]:
 
 
 def _print(results: Sequence[dict[str, Any]]) -> None:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE)
-    for name in ("spec", "runtime", "precision", "batch", "latency", "MACs"):
-        table.add_column(name, justify="left" if name in ("spec", "runtime", "precision") else "right")
+    rows = []
     for row in results:
         target = row["target"]
         where = target["runtime"] + ("" if target["device"] == "cpu" else f" on {target['device']}")
-        cells = (row["spec"], where, target["precision"], str(target["batch"]), row["shown"], human(row["macs"]))
-        table.add_row(*cells)
-    print_table(table)
-    click.echo("≈ is predicted, and the range what a measurement would show nine times in ten; nothing else ran")
+        rows.append(
+            (row["spec"], where, target["precision"], str(target["batch"]), row["shown"], count_text(row["macs"]))
+        )
+    right = ("precision", "batch", "latency", "MACs")
+    common, optional = ("runtime", "precision", "batch"), ("MACs",)
+    print_rows(("spec", "runtime", *right), rows, right=right, common=common, optional=optional)
+    say("≈ is predicted, and the range what a measurement would show nine times in ten; nothing else ran")

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
+from typing import Any
 
 import click
 
 from archdsl.backends.onnx.dialects import DIALECTS
 from archdsl.backends.precision import PRECISIONS
-from archdsl.builds.plan import KINDS, Plan
-from archdsl.cli.output import human, json_option, print_json, set_option
+from archdsl.builds.config import KINDS, BuildConfig
+from archdsl.cli import options
+from archdsl.cli.build_images import images_of, validator_of
+from archdsl.cli.output import echo_note, echo_progress, print_json, say
+from archdsl.cli.parameters import SpecName
+from archdsl.cli.weights import unused_weights_options, weights_of
 from archdsl.errors import ArchError, Problem, at_argument
-from archdsl.spec.load import load
-from archdsl.spec.model import Spec
-from archdsl.spec.yaml_text import scalar_of
+from archdsl.language.architecture.load import load
+from archdsl.language.text.files import StandardInput
+from archdsl.language.text.quantities import count_text
+from archdsl.language.text.yaml_text import scalar_of
+from archdsl.runs.network_folder import SPEC, folder_of
+from archdsl.runs.trained_on import KEYS, TrainingData
+from archdsl.runs.validator import scoring
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-MOST_IMAGES = 64
-"""How many images calibrate and measure a build."""
 MOST_AT_ONCE = 4096
 
 
@@ -30,14 +32,16 @@ MOST_AT_ONCE = 4096
     epilog="Examples: archdsl build swin_t -o out/ · archdsl build swin_t --weights w.safetensors --from timm"
     " --emit onnx --precision fp16 -o out/"
 )
-@click.argument("spec", metavar="SPEC")
+@click.argument("spec", metavar="SPEC", type=SpecName())
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder for what is built; without it, only try.")
 @click.option(
     "--emit", multiple=True, type=click.Choice(KINDS), help="What to write, repeatable [default: torch and onnx]."
 )
-@click.option("--weights", type=click.Path(path_type=Path), help="A .safetensors file (or .pth, see --allow-pickle).")
-@click.option("--from", "source", help="Whose names the weights file uses [default: archdsl].")
-@click.option("--allow-pickle", is_flag=True, help="Read .pth files; only for files you trust.")
+@options.weights
+@options.source
+@options.allow_pickle
+@options.ema
+@options.new_head
 @click.option("--seed", default=0, show_default=True, help="Seed of the initial weights, when none are given.")
 @click.option("--deploy/--no-deploy", default=True, show_default=True, help="Rewrite onnx and pt2 for inference.")
 @click.option(
@@ -49,26 +53,32 @@ MOST_AT_ONCE = 4096
 )
 @click.option("--batch", default="1", show_default=True, help="Images these take at once, or `dynamic`.")
 @click.option("--for", "runtime", type=click.Choice(list(DIALECTS)), help="Write onnx as is fastest on this runtime.")
+@click.option("--opset", type=int, help="Of onnx, 13 or newer [default: 20, for bf16 22, for onnxruntime 23].")
 @click.option("--engine", multiple=True, metavar="KEY=VALUE", help="Of the TensorRT builder: optimization_level=5, …")
 @click.option(
     "--images", type=click.Path(path_type=Path), help="Real images to measure and calibrate with: .npy or a folder."
 )
-@set_option
-@json_option
+@click.option("--data", metavar="DATA", help="Also tell accuracies on these data; int8 calibrates with them.")
+@options.overrides
+@options.as_json
 def build(
-    spec: str,
+    spec: str | StandardInput,
     out: Path | None,
     emit: tuple[str, ...],
     weights: Path | None,
     source: str | None,
     allow_pickle: bool,
+    ema: bool,
+    new_head: bool,
     seed: int,
     deploy: bool,
     precision: str,
     batch: str,
     runtime: str | None,
+    opset: int | None,
     engine: tuple[str, ...],
     images: Path | None,
+    data: str | None,
     overrides: tuple[str, ...],
     as_json: bool,
 ) -> int:
@@ -84,29 +94,52 @@ def build(
     tensorrt  model.engine, for the NVIDIA GPU of this machine
 
     Each artefact but an engine is run on the same images as the fp32 network; one that answers differently is refused.
-    int8 needs real images: an .npy file of floats [N, C, H, W], normalised, or a folder with train/ and val/ as for
-    training. Foreign weights are imported strictly: every tensor is used, or named as unused.
+    int8 needs real images: --data, of which it takes some to train on; or --images, an .npy file of floats
+    [N, C, H, W], normalised, or a folder with train/ and val/. --data also tells the accuracy of fp32, and of each onnx
+    and pt2, on its validation set; a loss beyond half a point is noted. Foreign weights are imported strictly: every
+    tensor is used, or named as unused; what was chosen or adapted is printed on stderr and stands in build.json.
     """
-    spec, weights = _of_a_build(spec, weights)
+    folder = folder_of(spec)
+    facts_there = folder.facts if folder is not None and weights is None else {}
+    if folder is not None:
+        spec, weights = str(folder.path / SPEC), weights or folder.needed_weights()
     artefacts = [("--emit", ", ".join(emit), ""), ("--precision", precision, "fp32"), ("--batch", batch, "1")]
-    artefacts += [("--for", runtime or "", ""), ("--engine", " ".join(engine), "")]
-    _check_options(out, artefacts, weights, source, allow_pickle)
-    loaded = load(spec, set=list(overrides) or None)
-    plan = Plan(
+    artefacts += [("--for", runtime or "", ""), ("--opset", "" if opset is None else str(opset), "")]
+    artefacts += [("--engine", " ".join(engine), "")]
+    unused = unused_weights_options(weights, source, allow_pickle=allow_pickle, ema=ema, new_head=new_head)
+    _check_options(out, artefacts, unused)
+    loaded = load(spec, set=overrides)
+    if not facts_there and loaded.trained_on is not None:
+        facts_there = loaded.trained_on.model_dump(mode="json", exclude_none=True)
+    trained_on = TrainingData.read(facts_there, str(spec))
+    imported = weights_of(loaded, weights, source, allow_pickle=allow_pickle, ema=ema, new_head=new_head, seed=seed)
+    validator = validator_of(data, loaded, trained_on, weights, new_head=new_head)
+    real, images_from = images_of(images, loaded, trained_on, validator)
+    config = BuildConfig(
         loaded,
-        weights=_weights(loaded, weights, source or "archdsl", allow_pickle),
+        weights=imported.weights if imported else None,
+        weights_notes=imported.notes if imported else (),
         weights_from=str(weights) if weights else f"initial weights, seed {seed}",
-        emit=emit or Plan.emit,
+        emit=emit or BuildConfig.emit,
         deploy=deploy,
         precision=precision,
         batch=_batch(batch),
         runtime=runtime,
+        opset=opset,
         engine=_engine(engine),
-        images=_images(images, loaded),
-        images_from=str(images) if images else "generated",
+        images=real,
+        images_from=images_from,
+        trained_on={key: facts_there[key] for key in KEYS if key in facts_there},
+        score=scoring(validator, echo_progress()) if validator else None,
+        scored_on=f"{validator.text}: {validator.data.validation}" if validator else "",
         seed=seed,
     )
-    facts = _facts(plan, out)
+    facts = _facts(config, out)
+    if "image_note" in facts:
+        echo_note(facts["image_note"])
+    for each in facts.get("artefacts", ()):
+        for note in (each[name] for name in ("note", "accuracy_note") if name in each):
+            echo_note(note)
     if as_json:
         print_json(facts)
     else:
@@ -114,61 +147,27 @@ def build(
     return 0
 
 
-def _facts(plan: Plan, out: Path | None) -> dict[str, Any]:
+def _facts(config: BuildConfig, out: Path | None) -> dict[str, Any]:
     """What `build.json` says, or would."""
-    plan.check()
+    config.check()
     from archdsl.builds.artefact import make_ready
     from archdsl.builds.write import facts_of, write_build
 
-    return write_build(plan, out) if out else facts_of(make_ready(plan))
+    return write_build(config, out) if out else facts_of(make_ready(config))
 
 
-def _of_a_build(spec: str, weights: Path | None) -> tuple[str, Path | None]:
-    """The spec and weights, where `spec` may be a folder that was built."""
-    folder = Path(spec)
-    if not (folder / "spec.yaml").is_file():
-        return spec, weights
-    found = folder / "model.safetensors"
-    if weights is None and not found.is_file():
-        message = f"{folder} has no model.safetensors, so its weights are not known"
-        hint = f"build it with --emit torch, or build {folder / 'spec.yaml'} with --weights"
-        if (folder / "train.json").is_file():
-            hint = f"end its training first: archdsl train … --out {folder} --resume"
-        raise ArchError(Problem(at_argument("spec", spec), "missing-file", message, hint))
-    return str(folder / "spec.yaml"), weights or found
-
-
-def _check_options(
-    out: Path | None,
-    artefacts: Sequence[tuple[str, str, str]],
-    weights: Path | None,
-    source: str | None,
-    pickle: bool,
-) -> None:
+def _check_options(out: Path | None, artefacts: Sequence[tuple[str, str, str]], unused: list[Problem]) -> None:
     """Errors: ArchError when an option would have no effect.
 
-    artefacts: the options about what is written, with what came and what is usual
+    artefacts: the options about what is written, with what came and what is usual; unused: what is known already
     """
     problems = []
     option, got = next(((option, got) for option, got, usual in artefacts if got != usual), ("", ""))
     if out is None and option:
         message = f"{option} says what to write, but not where"
         problems.append(Problem(at_argument(option, got), "missing-key", message, "give a folder with -o"))
-    for option, got, given in (("--from", source or "", bool(source)), ("--allow-pickle", "", pickle)):
-        if given and weights is None:
-            message = f"{option} is about a weights file, and there is none"
-            problems.append(Problem(at_argument(option, got), "missing-key", message, "name the file with --weights"))
-    if problems:
+    if problems := problems + unused:
         raise ArchError(problems)
-
-
-def _weights(spec: Spec, path: Path | None, source: str, allow_pickle: bool) -> Mapping[str, Any] | None:
-    if path is None:
-        return None
-    from archdsl.weights.importing import import_weights
-    from archdsl.weights.reading import read_weights
-
-    return import_weights(spec, read_weights(path, allow_pickle=allow_pickle), source=source)
 
 
 def _batch(text: str) -> int | None:
@@ -176,7 +175,7 @@ def _batch(text: str) -> int | None:
         return None
     if not text.isdecimal() or len(text) > 9 or not 1 <= int(text) <= MOST_AT_ONCE:
         message = f"a batch is a whole number from 1 to {MOST_AT_ONCE}, or `dynamic`, but got {text!r}"
-        raise ArchError(Problem(at_argument("--batch", text), "wrong-value", message, "write --batch 1"))
+        raise ArchError.at("--batch", text, "wrong-value", message, "write --batch 1")
     return int(text)
 
 
@@ -206,44 +205,19 @@ def _engine(words: tuple[str, ...]) -> dict[str, Any]:
     return found
 
 
-def _images(path: Path | None, spec: Spec) -> NDArray[Any] | None:
-    """The first images of an array file [N, C, H, W], or some of the validation set of an image folder."""
-    if path is None:
-        return None
-    import numpy as np
-
-    try:
-        found = _of_folder(path, spec) if path.is_dir() else np.load(path, mmap_mode="r", allow_pickle=False)
-        if not isinstance(found, np.ndarray):
-            raise ValueError("it holds several arrays")
-        found = np.array(found[:MOST_IMAGES] if found.ndim else found)
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
-        message = f"{path} cannot be read as images: {error}"
-        hint = "give an .npy file of floats [N, C, H, W], or a folder with train/ and val/"
-        raise ArchError(Problem(at_argument("--images", str(path)), "cannot-read", message, hint)) from error
-    return np.ascontiguousarray(found, np.float32) if found.dtype.kind == "f" else found
-
-
-def _of_folder(path: Path, spec: Spec) -> NDArray[Any]:
-    import numpy as np
-
-    from archdsl.training.data.imagefolder import Folder, ImageFolder
-
-    data = ImageFolder(path=str(path), workers=0).open(spec.input.size)
-    assert isinstance(data, Folder)
-    data.val = data.val[:: max(1, len(data.val) // MOST_IMAGES)]  # some of each class: they are in order
-    images = [batch.numpy() for batch, _ in data.val_batches(MOST_IMAGES)]
-    return np.concatenate(images) if images else np.empty(0, np.float32)
-
-
 def _print(facts: dict[str, Any], out: Path | None) -> None:
     shapes = " -> ".join(f"[{', '.join(map(str, facts[end]))}]" for end in ("input", "output"))
-    click.echo(f"{facts['name']}: {human(facts['params'])} parameters, {human(facts['macs'])} MACs, {shapes}")
-    click.echo(f"weights: {facts['weights']}; it ran, and its output is finite")
+    say(f"{facts['name']}: {count_text(facts['params'])} parameters, {count_text(facts['macs'])} MACs, {shapes}")
+    say(f"weights: {facts['weights']}; it ran, and its output is finite")
+    if "accuracy" in facts:
+        say(f"accuracy in fp32: {_accuracy(facts['accuracy']['fp32'])}; {facts['accuracy']['scored_on']}")
     for made in facts.get("artefacts", []):
-        click.echo(f"{', '.join(made['files'])}: {made['form']} form, {made['precision']}; {_parity(made)}")
+        say(f"{', '.join(made['files'])}: {made['form']} form, {made['precision']}; {_parity(made)}")
+        if "accuracy" in made:
+            scores = made["accuracy"]
+            say(f"  accuracy in {made['precision']}: {_accuracy(scores)}; {_points(scores['change'])}")
     if out is not None:
-        click.echo(f"wrote {', '.join(file['name'] for file in facts['files'])} and build.json to {out}")
+        say(f"wrote {', '.join(file['name'] for file in facts['files'])} and build.json to {out}")
 
 
 def _parity(made: dict[str, Any]) -> str:
@@ -254,3 +228,12 @@ def _parity(made: dict[str, Any]) -> str:
         f"max error {parity['max_rel_error']:.1e} of the largest output, cosine {parity['cosine']:.6f}, "
         f"top-1 agrees on {parity['top1_agreement']:.0%} of {parity['images']} images ({made['run_by']})"
     )
+
+
+def _accuracy(scores: Mapping[str, Any]) -> str:
+    """`top-1 81.20%, top-5 95.10%`."""
+    return ", ".join(f"{metric['name']} {metric['value']:.2%}" for metric in scores["metrics"])
+
+
+def _points(change: float) -> str:
+    return f"{100 * change:+.2f} points" if change else "no change"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -12,16 +11,16 @@ from typing import Any, TypeVar
 
 import click
 
-from archdsl.cli.output import human, json_option, print_json, print_table, words
-from archdsl.errors import ArchError, Problem, at_argument
-from archdsl.latency import RUNTIMES
+from archdsl.cli import options
+from archdsl.cli.output import print_json, print_rows, say
+from archdsl.cli.parameters import Age, Words
+from archdsl.errors import ArchError
+from archdsl.language.text.quantities import count_text
 from archdsl.latency.cache.quarantine import Quarantine, Quarantined
 from archdsl.latency.cache.timings import SCHEMA, CacheWarning, Entry, Filter, TimingCache
+from archdsl.runtimes.registry import RUNTIMES
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-_AGE = re.compile(r"(\d{1,9}(?:\.\d{1,9})?) ?(s|min|m|h|d|w)\Z", re.ASCII)
-_SECONDS = {"s": 1, "min": 60, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
 @click.group(epilog="Example: archdsl cache ls --on onnxruntime --older-than 30d")
@@ -34,26 +33,23 @@ def cache() -> None:
 
 def filter_options(command: F) -> F:
     """`--on`, `--older-than` and `--contended`, which mean the same for listing and removing."""
-    for option in (
-        click.option("--contended", is_flag=True, help="Only those taken while others used the cores."),
-        click.option("--older-than", "age", metavar="TIME", help="Only those taken longer ago, e.g. 12h, 30d or 8w."),
-        click.option("--on", "runtimes", metavar="RUNTIME", help="Only of these runtimes, separated by commas."),
-    ):
-        command = option(command)
-    return command
+    contended = click.option("--contended", is_flag=True, help="Only those taken while others used the same cores.")
+    age = click.option("--older-than", "age", type=Age(), help="Only those taken longer ago, e.g. 12h, 30d or 8w.")
+    on = click.option("--on", "runtimes", type=Words(tuple(RUNTIMES)), help="Only of these runtimes, comma-separated.")
+    return on(age(contended(command)))
 
 
 @cache.command(epilog="Examples: archdsl cache ls · archdsl cache ls --on openvino --older-than 30d --json")
 @filter_options
-@json_option
-def ls(runtimes: str | None, age: str | None, contended: bool, as_json: bool) -> int:
+@options.as_json
+def ls(runtimes: list[str] | None, age: float | None, contended: bool, as_json: bool) -> int:
     """Show the timings that are kept: of which network, on which target, and when they were taken.
 
     And the networks in quarantine, which have crashed the worker three times on a target and are not tried again there.
     """
-    chosen = _filter(runtimes, age, contended)
+    chosen = Filter(tuple(runtimes or ()), age, contended)
     timings = TimingCache()
-    with _warnings_told():
+    with _warnings_on_stderr():
         entries = timings.entries()
         quarantined = Quarantine().networks(chosen.runtimes)
     shown = [entry for entry in entries if chosen.takes(entry)]
@@ -65,15 +61,14 @@ def ls(runtimes: str | None, age: str | None, contended: bool, as_json: bool) ->
         print_json({**facts, **counts, "timings": [_facts(entry) for entry in shown], "quarantined": kept_back})
         return 0
     _print(shown)
-    of_all = f"{len(shown)} of {_timings(len(entries))}" if chosen else _timings(len(entries))
-    click.echo(f"{of_all}, {human(timings.size_bytes())}B in {timings.path}")
+    of_all = f"{len(shown)} of {_counted(len(entries), 'timing')}" if chosen else _counted(len(entries), "timing")
+    say(f"{of_all}, {count_text(timings.size_bytes())}B in {timings.path}")
     if damaged:
-        click.echo(f"{_timings(damaged)} cannot be used; `archdsl cache prune --damaged` removes them", err=True)
+        say(f"{_counted(damaged, 'timing')} cannot be used; `archdsl cache prune --damaged` removes them", err=True)
     if quarantined:
         _print_quarantined(quarantined)
-        click.echo(
-            f"{_networks(quarantined)} quarantined; `archdsl cache prune --quarantined` lets them be tried again"
-        )
+        quarantine = f"{_counted(len(quarantined), 'network')} quarantined"
+        say(f"{quarantine}; `archdsl cache prune --quarantined` lets them be tried again")
     return 0
 
 
@@ -84,10 +79,10 @@ def ls(runtimes: str | None, age: str | None, contended: bool, as_json: bool) ->
 @click.option("--quarantined", is_flag=True, help="No timings: let networks that crashed the worker be tried again.")
 @click.option("--all", "everything", is_flag=True, help="All of them.")
 @click.option("--dry-run", is_flag=True, help="Remove nothing; show what would go.")
-@json_option
+@options.as_json
 def prune(
-    runtimes: str | None,
-    age: str | None,
+    runtimes: list[str] | None,
+    age: float | None,
     contended: bool,
     other_machines: bool,
     damaged: bool,
@@ -97,87 +92,72 @@ def prune(
     as_json: bool,
 ) -> int:
     """Remove the timings that all of the given options take, and give their room back to the disk."""
-    chosen = _filter(runtimes, age, contended, other_machines=other_machines, damaged=damaged)
+    chosen = Filter(tuple(runtimes or ()), age, contended, other_machines=other_machines, damaged=damaged)
     if quarantined:
         if age is not None or contended or other_machines or damaged or everything:
             message = "--quarantined is about networks, and the other options but --on are about timings"
-            raise ArchError(
-                Problem(at_argument("archdsl cache prune", "--quarantined"), "usage", message, "prune twice")
-            )
+            raise ArchError.at("archdsl cache prune", "--quarantined", "usage", message, "prune twice")
         return _lift(chosen.runtimes, dry_run, as_json)
     timings = TimingCache()
     before = timings.size_bytes()
-    with _warnings_told():
+    with _warnings_on_stderr():
         removed = timings.prune(chosen, everything=everything, dry_run=dry_run)
     freed = before - timings.size_bytes()
     if as_json:
         print_json({"removed": [_facts(entry) for entry in removed], "dry_run": dry_run, "freed_bytes": freed})
         return 0
     _print(removed)
-    said = "would be removed" if dry_run else f"removed, {human(freed)}B given back"
-    click.echo(f"{_timings(len(removed))} {said}")
+    said = "would be removed" if dry_run else f"removed, {count_text(freed)}B given back"
+    say(f"{_counted(len(removed), 'timing')} {said}")
     return 0
 
 
 def _lift(runtimes: Sequence[str], dry_run: bool, as_json: bool) -> int:
     """Let what is quarantined on these runtimes, or on all, be tried again."""
-    with _warnings_told():
+    with _warnings_on_stderr():
         lifted = Quarantine().lift(runtimes, dry_run=dry_run)
     if as_json:
         print_json({"lifted": [network.as_json() for network in lifted], "dry_run": dry_run})
         return 0
     _print_quarantined(lifted)
-    click.echo(f"{_networks(lifted)} {'would' if dry_run else 'will'} be tried again")
+    say(f"{_counted(len(lifted), 'network')} {'would' if dry_run else 'will'} be tried again")
     return 0
 
 
 @cache.command(epilog="Examples: archdsl cache export timings.jsonl · archdsl cache export - | gzip > timings.jsonl.gz")
 @click.argument("file", metavar="FILE")
-@json_option
+@options.as_json
 def export(file: str, as_json: bool) -> int:
     """Write all timings to FILE, one JSON object a line; `-` is standard output."""
     if as_json and file == "-":
         message = "--json prints to standard output, where `-` writes the timings"
-        raise ArchError(Problem(at_argument("archdsl cache export", file), "usage", message, "leave one of them out"))
-    with _warnings_told():
+        raise ArchError.at("archdsl cache export", file, "usage", message, "leave one of them out")
+    with _warnings_on_stderr():
         done = TimingCache().export(sys.stdout if file == "-" else Path(file))
     if as_json:
         print_json({"file": file, "exported": done.written, "left_out": done.left_out})
         return 0
     left_out = f"; {done.left_out} damaged left out" if done.left_out else ""
-    click.echo(f"{_timings(done.written)} exported{left_out}", err=file == "-")
+    say(f"{_counted(done.written, 'timing')} exported{left_out}", err=file == "-")
     return 0
 
 
 @cache.command("import", epilog="Example: archdsl cache import timings.jsonl")
 @click.argument("files", nargs=-1, required=True, metavar="FILE…")
-@json_option
+@options.as_json
 def import_(files: tuple[str, ...], as_json: bool) -> int:
     """Take in the timings of files that `archdsl cache export` wrote; `-` is standard input.
 
     All or nothing: one wrong line, and nothing changes. A newer timing replaces an older one, but one taken while
-    others used the cores never replaces one taken in peace.
+    other processes used the cores never replaces an uncontended one.
     """
-    with _warnings_told():
+    with _warnings_on_stderr():
         merged = TimingCache().import_files(files)
     if as_json:
         print_json(merged.as_json())
     else:
-        click.echo(f"{_timings(merged.added)} added, {merged.replaced} replaced, {merged.kept} kept as they were")
+        say(f"{_counted(merged.added, 'timing')} added, {merged.replaced} replaced, {merged.kept} kept as they were")
     return 0
-
-
-def _filter(runtimes: str | None, age: str | None, contended: bool, **others: bool) -> Filter:
-    names = () if runtimes is None else tuple(words("--on", runtimes, tuple(RUNTIMES)))
-    return Filter(names, None if age is None else _seconds(age), contended, **others)
-
-
-def _seconds(text: str) -> float:
-    match = _AGE.match(text.strip())
-    if match is None:
-        message = f"--older-than is a time such as 12h, 30d or 8w, but got {text!r}"
-        raise ArchError(Problem(at_argument("--older-than", text), "wrong-type", message))
-    return float(match[1]) * _SECONDS[match[2]]
 
 
 def _facts(entry: Entry) -> dict[str, Any]:
@@ -191,58 +171,39 @@ def _facts(entry: Entry) -> dict[str, Any]:
 def _print(entries: Sequence[Entry]) -> None:
     if not entries:
         return
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE)
-    numbers = ("batch", "threads", "latency")
-    for name in ("network", "runtime", "device", "precision", "batch", "threads", "form", "latency", "date"):
-        table.add_column(name, justify="right" if name in numbers else "left", overflow="fold")
+    columns = ("network", "runtime", "device", "precision", "batch", "threads", "form", "latency", "date")
+    rows = []
     for entry in entries:
         name = f"{entry.network} {entry.graph_hash[:8]}".strip()
         timing = entry.timing
         if timing is None:
-            cells = [name, entry.runtime, "", "", "", "", entry.build, "damaged", entry.date]
+            rows.append((name, entry.runtime, "", "", "", "", entry.build, "damaged", entry.date))
         else:
             runtime, device = f"{timing.runtime} {timing.runtime_version}", f"{timing.device} {timing.device_name}"
-            where = [runtime, device, timing.precision, str(timing.batch), str(timing.threads)]
-            cells = [name, *where, entry.build, str(timing), timing.date]
-        table.add_row(*(Text(_printable(cell)) for cell in cells))
-    print_table(table)
+            where = (name, runtime, device, timing.precision, str(timing.batch), str(timing.threads))
+            rows.append((*where, entry.build, str(timing), timing.date))
+    common = ("runtime", "device", "precision", "batch", "threads", "form")
+    optional = ("threads", "date", "form", "device")
+    print_rows(columns, rows, right=("batch", "threads", "latency"), common=common, optional=optional)
 
 
 def _print_quarantined(networks: Sequence[Quarantined]) -> None:
     if not networks:
         return
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE)
-    for name in ("quarantined", "target", "form", "crashes", "the last one", "date"):
-        table.add_column(name, justify="right" if name == "crashes" else "left", overflow="fold")
-    for one in networks:
-        cells = [f"{one.network} {one.graph_hash[:8]}", one.fingerprint, one.build, str(one.crashes), one.message]
-        table.add_row(*(Text(_printable(cell)) for cell in (*cells, one.date)))
-    print_table(table)
+    rows = [
+        (f"{one.network} {one.graph_hash[:8]}", one.fingerprint, one.build, str(one.crashes), one.message, one.date)
+        for one in networks
+    ]
+    columns = ("quarantined", "target", "form", "crashes", "the last one", "date")
+    print_rows(columns, rows, right=("crashes",), prose=("target", "the last one"), optional=("date", "form"))
 
 
-def _networks(networks: Sequence[Quarantined]) -> str:
-    return f"{len(networks)} network{'' if len(networks) == 1 else 's'}"
-
-
-def _printable(text: str) -> str:
-    """A damaged or imported text may hold anything, also what a terminal obeys."""
-    return "".join(c if c.isprintable() else "·" for c in text)
-
-
-def _timings(num: int) -> str:
-    return f"{num} timing" if num == 1 else f"{num} timings"
+def _counted(num: int, what: str) -> str:
+    return f"{num} {what}{'' if num == 1 else 's'}"
 
 
 @contextmanager
-def _warnings_told() -> Iterator[None]:
+def _warnings_on_stderr() -> Iterator[None]:
     """Print what the cache warns of to stderr, without the place in our code."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", CacheWarning)
@@ -250,4 +211,4 @@ def _warnings_told() -> Iterator[None]:
             yield
         finally:
             for warning in caught:
-                click.echo(f"warning: {warning.message}", err=True)
+                say(f"warning: {warning.message}", err=True)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import click
 
-from archdsl.cli.output import human, json_option, print_json, set_option
+from archdsl.cli import options
+from archdsl.cli.output import print_json, say, say_lines
+from archdsl.cli.parameters import SpecName
 from archdsl.compiler import SpecCost, cost, identity
 from archdsl.errors import ArchError, Problem, SpecError
-from archdsl.spec import Space, Spec, load_any
+from archdsl.language import Space, Spec, load_any
+from archdsl.language.text.files import StandardInput
+from archdsl.language.text.quantities import count_text
 
 
 @click.command(epilog="Examples: archdsl check my_net.yaml · archdsl check specs/*.yaml --json")
-@click.argument("specs", nargs=-1, required=True, metavar="SPEC…")
-@set_option
-@json_option
-def check(specs: tuple[str, ...], overrides: tuple[str, ...], as_json: bool) -> int:
+@click.argument("specs", nargs=-1, required=True, metavar="SPEC…", type=SpecName())
+@options.overrides
+@options.as_json
+def check(specs: tuple[str | StandardInput, ...], overrides: tuple[str, ...], as_json: bool) -> int:
     """Check specs and spaces, given by path or shipped name, and say what they cost.
 
     Every mistake of every file is listed, each with file:line:column. Needs no torch and no GPU.
@@ -24,15 +28,15 @@ def check(specs: tuple[str, ...], overrides: tuple[str, ...], as_json: bool) -> 
     code = 0
     for name in specs:
         try:
-            loaded = load_any(name, set=list(overrides) or None)
+            loaded = load_any(name, set=overrides)
             found, line = _space_facts(loaded) if isinstance(loaded, Space) else _spec_facts(loaded)
             results.append(found)
             if not as_json:
-                click.echo(f"{name}: fine — {line}")
+                say(f"{name}: fine — {line}")
         except ArchError as error:
             problems.extend(error.problems)
             code = max(code, error.exit_code)
-            click.echo(error.text(), err=True)
+            say_lines(error.text(), err=True)
     if as_json:
         print_json({"ok": not problems, "results": results, "errors": [problem.as_json() for problem in problems]})
     return code
@@ -42,13 +46,13 @@ def _spec_facts(spec: Spec) -> tuple[dict[str, object], str]:
     """The facts of a spec for scripts, and in words."""
     costs = cost(spec)
     _meets_expectation(spec, costs)
-    words = f"{human(costs.params)} parameters, {human(costs.macs)} MACs"
+    words = f"{count_text(costs.params)} parameters, {count_text(costs.macs)} MACs"
     return {"spec": spec.name, "hash": identity(spec), **costs.as_json()}, words
 
 
 def _space_facts(space: Space) -> tuple[dict[str, object], str]:
     """The facts of a space for scripts, and in words."""
-    words = f"a space of {space.num_total:_} settings over {space.base.name}"
+    words = f"a space of {space.num_total:_} assignments over {space.base.name}"
     return {"space": space.name, "base": space.base.name, "settings": space.num_total}, words
 
 

@@ -6,18 +6,20 @@ import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 import click
 
-from archdsl.cli.output import json_option, print_json, print_table
-from archdsl.errors import ArchError, Problem, at_argument
-from archdsl.latency.runtimes import RUNTIMES, runtime
-from archdsl.writing import cache_folder
+from archdsl.cli import options
+from archdsl.cli.output import echo_step, print_json, print_rows, say
+from archdsl.cli.streams import keep_unwritten
+from archdsl.errors import ArchError
+from archdsl.files import cache_folder, why_no_cache
+from archdsl.runtimes.registry import RUNTIMES, runtime
+from archdsl.versions import installed_version
 
 if TYPE_CHECKING:
-    from archdsl.latency.self_test import Check
+    from archdsl.runs.self_test_checks import Check
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Finding:
 @click.command(epilog="Examples: archdsl doctor --json · archdsl doctor --latency --on openvino")
 @click.option("--latency", is_flag=True, help="Test whether latencies taken here mean what they say; under a minute.")
 @click.option("--on", metavar="RUNTIME[:DEVICE]", help="Where --latency takes them [default: onnxruntime].")
-@json_option
+@options.as_json
 def doctor(latency: bool, on: str | None, as_json: bool) -> int:
     """Show which runtimes and libraries are ready, and for each that is not, the command that brings it.
 
@@ -44,7 +46,7 @@ def doctor(latency: bool, on: str | None, as_json: bool) -> int:
         return _latency(on or "onnxruntime", as_json)
     if on is not None:
         message = "--on says where --latency measures, and is of no use alone"
-        raise ArchError(Problem(at_argument("--on", on), "missing-key", message, "add --latency"))
+        raise ArchError.at("--on", on, "missing-key", message, "add --latency")
     findings = _runtimes() + _libraries() + _machine()
     if as_json:
         print_json({"findings": [asdict(finding) for finding in findings]})
@@ -55,15 +57,17 @@ def doctor(latency: bool, on: str | None, as_json: bool) -> int:
 
 def _latency(on: str, as_json: bool) -> int:
     """The self-test on a runtime, `onnxruntime` or `onnxruntime:cuda`."""
-    from archdsl.latency import Target, close_workers
-    from archdsl.report.self_test import run_self_test
+    from archdsl.latency import close_workers
+    from archdsl.runs.self_test import run_self_test
+    from archdsl.runtimes.target import Target
 
     name, colon, device = on.partition(":")
     target = Target.parse({"runtime": name, **({"device": device} if colon else {})})
     try:
-        checks = run_self_test(target, lambda check: click.echo(f"checking: {check} …", err=True))
+        checks = run_self_test(target, echo_step)
     finally:
         close_workers()
+    keep_unwritten()
     passed = all(check.passed is not False for check in checks)
     if as_json:
         print_json({"target": target.as_json(), "ok": passed, "checks": [check.as_json() for check in checks]})
@@ -73,20 +77,14 @@ def _latency(on: str, as_json: bool) -> int:
 
 
 def _print_checks(checks: Sequence[Check], target: str) -> None:
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE, title=f"latencies on {target}", title_justify="left")
-    for name in ("", "check", "measured"):
-        table.add_column(name)
-    marks = {True: "[green]passed[/]", False: "[red]FAILED[/]", None: "[yellow]not checked[/]"}
-    for check in checks:
-        table.add_row(marks[check.passed], Text(check.name), Text(check.measured))
-    print_table(table)
+    marks = {True: Text("passed", "green"), False: Text("FAILED", "red"), None: Text("not checked", "yellow")}
+    rows = [(marks[check.passed], check.name, check.measured) for check in checks]
+    print_rows(("", "check", "measured"), rows, prose=("measured",), title=f"latencies on {target}")
     for check in checks:
         if check.passed is False:
-            click.echo(f"{check.name} failed: {check.otherwise}")
+            say(f"{check.name} failed: {check.otherwise}")
 
 
 FIT = "it, what it needs and Python must fit together: see `pip list`, or install it anew"
@@ -99,9 +97,9 @@ def _runtimes() -> list[Finding]:
         subject = f"runtime {name}"
         try:
             chosen = runtime(name)
-            told = chosen.version()
+            version = chosen.version()
             broken = next(filter(None, map(_why_not_imported, chosen.modules)), None)
-            found.append(Finding(subject, not broken, broken or told, FIT if broken else None))
+            found.append(Finding(subject, not broken, broken or version, FIT if broken else None))
         except ArchError as error:
             problem = error.problems[0]
             found.append(Finding(subject, False, problem.message, problem.hint))
@@ -120,19 +118,12 @@ def _why_not_imported(module: str) -> str | None:
 
 def _libraries() -> list[Finding]:
     """Libraries that some command needs beyond the core."""
-    extras = (
-        ("onnxruntime", "ort"),
-        ("timm", "train"),
-        ("torchvision", "train"),
-        ("pillow", "train"),
-        ("scipy", "gp"),
-    )
+    extras = {"onnxruntime": "ort", "timm": "train", "torchvision": "train", "pillow": "train"}
     found = []
-    for package, extra in extras:
-        try:
-            found.append(Finding(package, True, version(package)))
-        except PackageNotFoundError:
-            found.append(Finding(package, False, "not installed", f"pip install 'archdsl[{extra}]'"))
+    for package, extra in extras.items():
+        version = installed_version(package)
+        fix = None if version else f"pip install 'archdsl[{extra}]'"
+        found.append(Finding(package, version is not None, version or "not installed", fix))
     return found
 
 
@@ -140,13 +131,16 @@ def _machine() -> list[Finding]:
     found = [Finding("python", True, platform.python_version())]
     broken = _why_not_imported("torch")
     found += [Finding("torch", False, broken, FIT)] if broken else _devices()
-    return [*found, Finding("timing cache", True, str(cache_folder()))]
+    folder = cache_folder()
+    why = why_no_cache(folder)
+    fix = "set ARCHDSL_CACHE_DIR to a folder that can be written" if why else None
+    return [*found, Finding("timing cache", why is None, why or str(folder), fix)]
 
 
 def _devices() -> list[Finding]:
     import torch
 
-    from archdsl.latency.clock.energy import why_no_energy
+    from archdsl.telemetry.energy import why_no_energy
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none that torch can use"
     devices = {"cpu": "CPU", **({"cuda": "GPU"} if torch.cuda.is_available() else {})}
@@ -154,19 +148,13 @@ def _devices() -> list[Finding]:
     return [
         Finding("torch", True, torch.__version__),
         Finding("GPU", torch.cuda.is_available(), gpu),
-        *(Finding(f"energy of the {name}", why is None, why or "is told") for name, why in reasons.items()),
+        *(Finding(f"energy of the {name}", why is None, why or "has a counter") for name, why in reasons.items()),
     ]
 
 
 def _print(findings: list[Finding]) -> None:
-    from rich import box
-    from rich.markup import escape
-    from rich.table import Table
+    from rich.text import Text
 
-    table = Table(box=box.SIMPLE)
-    for name in ("", "what", "found", "what helps"):
-        table.add_column(name)
-    for finding in findings:
-        mark = "[green]ready[/]" if finding.ready else "[yellow]no[/]"
-        table.add_row(mark, *map(escape, (finding.subject, finding.found, finding.fix or "")))
-    print_table(table)
+    marks = {True: Text("ready", "green"), False: Text("no", "yellow")}
+    rows = [(marks[finding.ready], finding.subject, finding.found, finding.fix or "") for finding in findings]
+    print_rows(("", "what", "found", "what helps"), rows, prose=("what", "found", "what helps"))

@@ -1,22 +1,27 @@
 """`archdsl`: the table of commands, and what becomes of errors.
 
 Exit codes: 0 fine, 1 the input is wrong, 2 archdsl or one of its tools failed, 130 interrupted.
-Results go to stdout, progress and errors to stderr; with `--json`, errors are JSON on stdout too.
+Results go to stdout, progress and errors to stderr; with `--json`, errors are JSON on stdout too. A result that stdout
+cannot take is exit code 1; a reader that has read enough (`| head`) is none of our errors.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import NoReturn
 
 import click
 
-from archdsl.blocks.part import PLUGINS_VARIABLE
-from archdsl.cli.output import print_json
-from archdsl.errors import ArchError, Problem, at_argument
+from archdsl.cli.output import print_json, say_lines
+from archdsl.cli.streams import StdoutLost, guarded_streams, log_in_lines, open_missing_descriptors
+from archdsl.errors import ArchError
+from archdsl.parts.part import PLUGINS_VARIABLE
+from archdsl.study.storage.urls import masked, shown
 
 COMMANDS = {
     "check": "archdsl.cli.check",
@@ -26,6 +31,7 @@ COMMANDS = {
     "profile": "archdsl.cli.profile",
     "predict": "archdsl.cli.predict",
     "train": "archdsl.cli.train",
+    "eval": "archdsl.cli.eval",
     "search": "archdsl.cli.search",
     "worker": "archdsl.cli.worker",
     "cache": "archdsl.cli.cache",
@@ -35,7 +41,7 @@ COMMANDS = {
 
 
 class Commands(click.Group):
-    """Commands are imported when they are asked for, so that none pays for the libraries of another."""
+    """Commands are imported when they are asked for, so that no command loads the libraries of another."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -61,6 +67,7 @@ def archdsl(plugins: tuple[str, ...]) -> None:
     archdsl profile swin_t               where does its time go?
     archdsl predict SPACE                how long would its networks take?
     archdsl train swin_t --data DIR      its weights and its accuracy
+    archdsl eval out/ --data DIR         the accuracy of what is deployed
     archdsl search --objective latency   the front of accuracy against latency
     """
     if plugins:
@@ -70,51 +77,85 @@ def archdsl(plugins: tuple[str, ...]) -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code. Nothing leaves as a traceback."""
-    wants_json = "--json" in arguments
+    try:
+        with guarded_streams():
+            return _run(arguments)
+    except StdoutLost as lost:
+        if lost.reason is None:
+            return 0
+        with guarded_streams():
+            return _fail(lost.error, wants_json=False)
+
+
+def _run(arguments: Sequence[str]) -> int:
+    wants_json, line = "--json" in arguments, _shown(arguments)
     try:
         result = archdsl.main(args=list(arguments), prog_name="archdsl", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except ArchError as error:
         return _fail(error, wants_json)
+    except StdoutLost:
+        raise
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.exceptions.NoArgsIsHelpError as asked:  # `archdsl`, or `archdsl cache`
-        click.echo(asked.format_message())
+        say_lines(asked.format_message())
         return 0
     except click.ClickException as error:
-        problem = Problem(at_argument("archdsl", " ".join(arguments)), "usage", error.format_message(), _usage(error))
-        return _fail(ArchError(problem), wants_json)
+        return _fail(ArchError.at("archdsl", line, "usage", masked(error.format_message()), _usage(error)), wants_json)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted", err=True)
+        say_lines("interrupted", err=True)
         return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except Exception as error:
-        if os.environ.get("ARCHDSL_DEBUG"):
+    except (Exception, SystemExit) as error:  # a library that exits does not decide the exit code
+        if os.environ.get("ARCHDSL_DEBUG") and isinstance(error, Exception):
             raise
-        message = f"archdsl failed: {type(error).__name__}: {error}"
+        message = masked(f"archdsl failed: {type(error).__name__}: {error}")
         hint = "this is a bug; ARCHDSL_DEBUG=1 shows where"
-        place = at_argument("archdsl", " ".join(arguments))
-        _fail(ArchError(Problem(place, "internal", message, hint)), wants_json)
+        _fail(ArchError.at("archdsl", line, "internal", message, hint), wants_json)
         return 2
 
 
 def main() -> NoReturn:
     """The console script."""
+    warnings.formatwarning = _as_a_line
+    open_missing_descriptors()
+    log_in_lines()
     sys.exit(run(sys.argv[1:]))
 
 
+def _as_a_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """Warnings of archdsl without the line of code that they come from."""
+    if category.__module__.startswith("archdsl."):
+        return f"warning: {message}\n"
+    return _python_formats(message, category, filename, lineno, line)
+
+
+_python_formats = warnings.formatwarning
+
+
 def _fail(error: ArchError, wants_json: bool) -> int:
+    """Say an error. Returns: its exit code, whether stdout takes it or not"""
     if wants_json:
-        print_json({"ok": False, "errors": [problem.as_json() for problem in error.problems]})
-    click.echo(error.text(), err=True)
+        with suppress(StdoutLost):
+            print_json({"ok": False, "errors": [problem.as_json() for problem in error.problems]})
+    say_lines(error.text(), err=True)
     return error.exit_code
+
+
+def _shown(arguments: Sequence[str]) -> str:
+    """A command line for a message: what `--storage` says may be a URL with a password, or be meant as one."""
+    found = []
+    for before, argument in zip(("", *arguments), arguments, strict=False):
+        name, is_given, value = argument.partition("=")
+        if name == "--storage" and is_given:
+            found.append(f"{name}={shown(value)}")
+        else:
+            found.append(shown(argument) if before == "--storage" else masked(argument))
+    return " ".join(found)
 
 
 def _usage(error: click.ClickException) -> str:
     context = getattr(error, "ctx", None)
     return f"see `{context.command_path} --help`" if context else "see `archdsl --help`"
-
-
-Command = Callable[..., int]

@@ -7,14 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from archdsl.cli.output import human, json_option, print_json, print_table, set_option
-from archdsl.errors import ArchError, Problem, at_argument
-from archdsl.latency import Target, close_workers
-from archdsl.spec import Space, load_any
+from archdsl.cli import options
+from archdsl.cli.output import echo_step, print_json, print_rows, say
+from archdsl.cli.parameters import SpecName
+from archdsl.cli.targets import target_of
+from archdsl.errors import ArchError
+from archdsl.events import Step
+from archdsl.language import Space, load_any
+from archdsl.language.text.files import StandardInput
+from archdsl.language.text.quantities import count_text
+from archdsl.latency import close_workers
+from archdsl.runtimes.target import resolve
 
 if TYPE_CHECKING:
-    from archdsl.report.prediction import Forecast
-    from archdsl.report.prediction_check import Checked
+    from archdsl.latency.predictor.holdout import Checked
+    from archdsl.latency.predictor.predictions import Forecast
 
 PER_NETWORK = 4
 """Seconds for a whole network, for each second for a segment."""
@@ -23,12 +30,12 @@ PER_NETWORK = 4
 @click.command(
     epilog="Examples: archdsl predict quickstart --top 5 · archdsl predict search/swin_free_imagenet.yaml --check 40"
 )
-@click.argument("space", metavar="SPACE")
+@click.argument("space", metavar="SPACE", type=SpecName())
 @click.option("--on", "runtime", default="onnxruntime", show_default=True, help="The runtime; one that takes ONNX.")
-@click.option("--device", help="cpu or cuda; by default the one the runtime knows first.")
+@options.device
 @click.option("--precision", default="fp32", show_default=True)
 @click.option("--batch", default=1, show_default=True, type=click.IntRange(1, 65536), help="Images at once.")
-@click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 1024), help="Threads of the runtime.")
+@options.threads
 @click.option(
     "--networks",
     default=8,
@@ -50,10 +57,10 @@ PER_NETWORK = 4
 @click.option("--no-measure", is_flag=True, help="Use only what the timing cache knows.")
 @click.option("--csv", "csv_path", type=click.Path(path_type=Path), metavar="FILE", help="Write all predictions here.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Which networks are drawn.")
-@set_option
-@json_option
+@options.overrides
+@options.as_json
 def predict(
-    space: str,
+    space: str | StandardInput,
     runtime: str,
     device: str | None,
     precision: str,
@@ -77,25 +84,21 @@ def predict(
     interval holds what a measurement would show with probability 0.9. What is measured is kept: a second time nothing
     is. `--check` measures networks that the predictor has not seen, and compares it with multiply-adds and parameters.
     """
+    from archdsl.files import check_place, write_file
     from archdsl.latency.cache.timings import TimingCache
-    from archdsl.latency.predictor.networks import Network, networks_of
-    from archdsl.report.prediction import forecast
-    from archdsl.report.prediction_check import check, hold_out
+    from archdsl.latency.predictor.holdout import check, hold_out
+    from archdsl.latency.predictor.networks import CandidateNetwork, networks_of
+    from archdsl.latency.predictor.predictions import forecast
     from archdsl.report.prediction_rows import csv_of, differences, rows_of
-    from archdsl.writing import check_place, write_file
 
     loaded = _space(space, overrides)
-    where = {} if device is None else {"device": device}
-    target = Target.parse({"runtime": runtime, **where, "precision": precision, "batch": batch, "threads": threads})
-    target.fingerprint()  # what is missing is told before anything is timed
+    target = target_of(runtime, device, precision=precision, batch=batch, threads=threads)
+    resolve(target)  # raises for what is missing, before anything is timed
     if csv_path is not None:
         check_place(csv_path)
 
-    def say(message: str) -> None:
-        click.echo(f"{message} …", err=True)
-
     try:
-        say(f"looking at {loaded.name}")
+        echo_step(Step(f"looking at {loaded.name}"))
         found = networks_of(loaded, sample=sample, seed=seed)
         made = forecast(
             found,
@@ -106,16 +109,16 @@ def predict(
             segment_s=seconds,
             network_s=PER_NETWORK * seconds,
             only_known=no_measure,
-            say=say,
+            on_event=echo_step,
         )
         held = hold_out(made, num_checked, seed=seed)
         if len(held) < num_checked:
             left = "no network is" if not held else f"only {len(held)} network{'s are' if len(held) > 1 else ' is'}"
-            click.echo(f"{left} left to check: the others that are predicted were learnt from", err=True)
-        checked = check(made, held, target, budget_s=PER_NETWORK * seconds, say=say) if held else None
+            say(f"{left} left to check: the others that are predicted were learnt from", err=True)
+        checked = check(made, held, target, budget_s=PER_NETWORK * seconds, on_event=echo_step) if held else None
     finally:
         close_workers()
-    base = Network.of(loaded.base, loaded.picks_of(loaded.base) or {})
+    base = CandidateNetwork.of(loaded.base, loaded.assignment_of(loaded.base) or {})
     rows = rows_of(made, base, differences(loaded, base))
     if as_json:
         print_json(_facts(made, rows, checked))
@@ -124,18 +127,18 @@ def predict(
     if csv_path is not None:
         write_file(csv_path, csv_of(rows))
         if not as_json:
-            click.echo(f"written to {csv_path}")
+            say(f"written to {csv_path}")
     return 0
 
 
-def _space(name: str, overrides: tuple[str, ...]) -> Space:
+def _space(name: str | StandardInput, overrides: tuple[str, ...]) -> Space:
     """Errors: SpecError where there is no such space; ArchError for a single spec"""
-    loaded = load_any(name, set=list(overrides) or None)
+    loaded = load_any(name, set=overrides)
     if isinstance(loaded, Space):
         return loaded
     message = f"{name} is one network, and predict is about a space of them"
     hint = f"`archdsl bench {name}` measures it; `archdsl bench A B C --predict` predicts B and C"
-    raise ArchError(Problem(at_argument("SPACE", name), "not-a-space", message, hint))
+    raise ArchError.at("SPACE", str(name), "not-a-space", message, hint)
 
 
 def _facts(made: Forecast, rows: list[dict[str, Any]], checked: Checked | None) -> dict[str, Any]:
@@ -160,38 +163,39 @@ def _facts(made: Forecast, rows: list[dict[str, Any]], checked: Checked | None) 
 
 
 def _print(made: Forecast, rows: list[dict[str, Any]], checked: Checked | None) -> None:
-    from rich import box
-    from rich.table import Table
-
-    from archdsl.report.prediction import middle_of
+    from archdsl.latency.predictor.predictions import middle_of
     from archdsl.report.prediction_rows import quality_rows, reasons_of
 
     calibration, predictor = made.calibration, made.calibration.predictor
-    click.echo(f"on {predictor.target}")
-    click.echo(
+    say(f"on {predictor.target}")
+    say(
         f"{calibration.segments} segments ({calibration.segments_measured} of them measured now), "
         f"{calibration.networks} whole networks ({calibration.networks_measured} of them measured now)"
     )
     if predictor.left_out_error is not None:
-        click.echo(f"error on each of those networks when it is left out: {predictor.left_out_error:.1%} on average")
+        say(f"error on each of those networks when it is left out: {predictor.left_out_error:.1%} on average")
     middle = middle_of([prediction for _, prediction in made.predicted])
     if middle is not None:
         span = f"{middle.low_ms:.4g} to {middle.high_ms:.4g} ms, median {middle.median_ms:.4g} ms"
-        click.echo(f"{len(made.predicted)} networks predicted: {span}")
+        say(f"{len(made.predicted)} networks predicted: {span}")
     for reason in reasons_of(made):
-        click.echo(f"not predicted: {reason}")
+        say(f"not predicted: {reason}")
     if rows:
-        table = Table(box=box.SIMPLE, title="the fastest, as predicted", title_justify="left")
-        for name in ("latency", "to the base", "MACs", "params", "differs from the base in"):
-            table.add_column(name, justify="left" if name.startswith("differs") else "right")
-        for row in rows:
-            ratio = "" if row["ratio"] is None else f"{row['ratio']:.3f}"
-            table.add_row(row["shown"], ratio, human(row["macs"]), human(row["params"]), row["differs"])
-        print_table(table)
+        numbers = ("latency", "to the base", "MACs", "params")
+        cells = [
+            (
+                row["shown"],
+                "" if row["ratio"] is None else f"{row['ratio']:.3f}",
+                count_text(row["macs"]),
+                count_text(row["params"]),
+                row["differs"],
+            )
+            for row in rows
+        ]
+        differs = "differs from the base in"
+        title = "the fastest, as predicted"
+        print_rows((*numbers, differs), cells, right=numbers, prose=(differs,), title=title)
     if checked is not None:
-        table = Table(box=box.SIMPLE, title=f"measured afterwards: {len(checked.networks)}", title_justify="left")
-        for name in ("predicted by", "mean error", "rank correlation", "in the 90 % interval", "interval's width"):
-            table.add_column(name, justify="left" if name == "predicted by" else "right")
-        for cells in quality_rows(checked):
-            table.add_row(*cells)
-        print_table(table)
+        numbers = ("mean error", "rank correlation", "in the 90 % interval", "interval's width")
+        title = f"measured afterwards: {len(checked.networks)}"
+        print_rows(("predicted by", *numbers), quality_rows(checked), right=numbers, title=title)

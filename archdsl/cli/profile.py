@@ -5,47 +5,49 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import click
 
-from archdsl.cli.output import json_option, print_json, print_table, set_option, whole_numbers, words
-from archdsl.cli.targets import runtime_and_device
-from archdsl.latency import FORMS, By, Profile, Share, Target, artefact_of, close_workers, network_for, profile_networks
-from archdsl.spec.load import load
-from archdsl.spec.model import Spec
+from archdsl.cli import options
+from archdsl.cli.output import print_json, print_table, say
+from archdsl.cli.parameters import SpecName, Words
+from archdsl.cli.streams import keep_unwritten
+from archdsl.cli.targets import target_of
+from archdsl.language.architecture.load import load
+from archdsl.language.architecture.model import Spec
+from archdsl.language.text.files import StandardInput
+from archdsl.latency import By, Profile, Share, close_workers, profile_networks
+from archdsl.runtimes.export import FORMS, artefact_of, network_for
+from archdsl.runtimes.target import ResolvedTarget, resolve
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from archdsl.report.terminal_table import Cell
 
 
 @click.command(
     epilog="Examples: archdsl profile swin_t swin_free_t · archdsl profile swin_t --form drawn,deploy --on openvino"
 )
-@click.argument("specs", nargs=-1, required=True, metavar="SPEC…")
-@click.option("--form", "forms", default="deploy", show_default=True, help=f"Any of {', '.join(FORMS)}, by commas.")
+@click.argument("specs", nargs=-1, required=True, metavar="SPEC…", type=SpecName())
 @click.option(
-    "--on",
-    "runtimes",
-    default="onnxruntime",
-    show_default=True,
-    help="Runtimes, separated by commas, each with a device if you like: torch,tensorrt:cuda.",
+    "--form", "forms", type=Words(tuple(FORMS)), default="deploy", show_default=True, help=f"Any of {', '.join(FORMS)}."
 )
-@click.option("--device", help="cpu or cuda, where --on says none; by default the one the runtime knows first.")
-@click.option("--batch", "batches", default="1", show_default=True, help="Batch sizes, separated by commas.")
+@options.runtimes
+@options.device
+@options.batches
 @click.option("--precision", default="fp32", show_default=True, help="Precision.")
-@click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 1024), help="Threads of the runtime.")
+@options.threads
 @click.option("--seconds", default=2.0, show_default=True, type=click.FloatRange(0.1, 600), help="Runs of each, twice.")
 @click.option("--by", type=click.Choice(["kind", "op", "stage", "node"]), default="kind", show_default=True)
 @click.option("--top", default=20, show_default=True, type=click.IntRange(1), help="Lines to show of each table.")
-@set_option
-@json_option
+@options.overrides
+@options.as_json
 def profile(
-    specs: tuple[str, ...],
-    forms: str,
-    runtimes: str,
+    specs: tuple[str | StandardInput, ...],
+    forms: list[str],
+    runtimes: list[str],
     device: str | None,
-    batches: str,
+    batches: list[int],
     precision: str,
     threads: int,
     seconds: float,
@@ -59,22 +61,20 @@ def profile(
     Taken from the runtime's own profile of single ops. Networks and forms stand side by side, ratios are to the first:
     `drawn` is the network as its paper draws it, `train` after the passes for training, `deploy` after all of them.
     """
-    loaded = [load(name, set=list(overrides) or None) for name in specs]
-    chosen = words("--form", forms, tuple(FORMS))
+    loaded = [load(name, set=overrides) for name in specs]
     targets = [
-        Target.parse({"runtime": name, **where, "precision": precision, "batch": batch, "threads": threads})
-        for name, where in [runtime_and_device(word, device) for word in words("--on", runtimes)]
-        for batch in whole_numbers("--batch", batches)
-    ]
-    for target in targets:
-        target.fingerprint()  # what is missing is told before anything is timed
+        resolve(target_of(word, device, precision=precision, batch=batch, threads=threads))
+        for word in runtimes
+        for batch in batches
+    ]  # what is missing is reported before anything is timed
     found: list[list[Profile]] = []
     try:
-        for target in targets:
-            click.echo(f"profiling on {target} …", err=True)
-            found.append(_profiles(loaded, chosen, target, seconds))
+        for on in targets:
+            say(f"profiling on {on.target} …", err=True)
+            found.append(_profiles(loaded, forms, on, seconds))
     finally:
         close_workers()
+    keep_unwritten()
     grouping = cast(By, by)
     if as_json:
         print_json({"profiles": [one.as_json(grouping) for profiles in found for one in profiles]})
@@ -84,43 +84,33 @@ def profile(
     return 0
 
 
-def _profiles(specs: Sequence[Spec], forms: Sequence[str], target: Target, seconds: float) -> list[Profile]:
+def _profiles(specs: Sequence[Spec], forms: Sequence[str], on: ResolvedTarget, seconds: float) -> list[Profile]:
     with tempfile.TemporaryDirectory(prefix="archdsl-profile-") as folder:
         networks = [
-            (
-                artefact_of(spec, target, Path(folder), form=form),
-                network_for(spec, target, form).graph,
-            )
+            (artefact_of(spec, on.target, Path(folder), form=form), network_for(spec, on.target, form).graph)
             for spec in specs
             for form in forms
         ]
-        return profile_networks(networks, target, seconds=seconds)
+        return profile_networks(networks, on, seconds=seconds)
 
 
 def _print(profiles: Sequence[Profile], by: By, top: int) -> None:
     """One table for one target: a line for each kind, two or three columns for each network."""
-    from rich import box
-    from rich.table import Table
+    from archdsl.report.terminal_table import TerminalTable
 
     first = profiles[0]
-    title = f"{first.target}  ({first.target.runtime} {first.latency.runtime_version})"
-    table = Table(title=title, box=box.SIMPLE, title_justify="left")
-    table.add_column(by)
+    heads: list[str] = [by]
     for number, one in enumerate(profiles):
-        table.add_column(f"{one.network}\n{one.form}, ms", justify="right")
-        table.add_column("\nshare", justify="right")
-        if number:
-            table.add_column("\nratio", justify="right")
+        heads += [f"{one.network}\n{one.form}, ms", "\nshare", *(["\nratio"] if number else [])]
     shares = [{share.name: share for share in one.shares(by)} for one in profiles]
     names = list(dict.fromkeys(name for column in shares for name in column))
-    for name in names[:top]:
-        table.add_row(name, *_cells([column.get(name) for column in shares]))
+    rows: list[list[Cell]] = [[name, *_cells([column.get(name) for column in shares])] for name in names[:top]]
     if len(names) > top:
         rest = [_sum_of([column[name] for name in names[top:] if name in column]) for column in shares]
-        table.add_row(f"{len(names) - top} more", *_cells(rest))
-    table.add_section()
-    _add_totals(table, profiles)
-    print_table(table)
+        rows.append([f"{len(names) - top} more", *_cells(rest)])
+    totals = _totals(profiles)
+    title = f"{first.target}  ({first.target.runtime} {first.latency.runtime_version})"
+    print_table(TerminalTable(heads, rows + totals, heads[1:], title=title, num_last=len(totals)))
     for one, column in zip(profiles, shares, strict=True):
         _print_notes(one, column)
 
@@ -144,20 +134,19 @@ def _ratio(share: Share | None, base: Share | None) -> str:
     return f"{share.ms / base.ms:.2f}" if share and base and base.ms else "–"
 
 
-def _add_totals(table: Table, profiles: Sequence[Profile]) -> None:
+def _totals(profiles: Sequence[Profile]) -> list[list[Cell]]:
     """The sum of the ops, the latency without the profiler, and what a profiled run's ops are of that."""
-    for label, values in (
-        ("total of ops", [one.total_ms for one in profiles]),
-        ("latency without profiler", [one.latency.median_ms for one in profiles]),
-    ):
-        cells: list[str] = []
-        for number, ms in enumerate(values):
-            cells += [f"{ms:.2f}", ""]
-            if number:
-                cells.append(f"{ms / values[0]:.2f}" if values[0] else "–")
-        table.add_row(label, *cells, style="bold" if label == "total of ops" else None)
-    ends = [[f"{one.overhead:.3f}", *([""] * (1 + bool(number)))] for number, one in enumerate(profiles)]
-    table.add_row("ops of a run / latency", *(cell for end in ends for cell in end))
+    from rich.text import Text
+
+    rows: list[list[Cell]] = []
+    totals, latencies = [one.total_ms for one in profiles], [one.latency.median_ms for one in profiles]
+    for label, values, style in (("total of ops", totals, "bold"), ("latency without profiler", latencies, "")):
+        cells = [label, f"{values[0]:.2f}", ""]
+        for ms in values[1:]:
+            cells += [f"{ms:.2f}", "", f"{ms / values[0]:.2f}" if values[0] else "–"]
+        rows.append([Text(cell, style) for cell in cells])
+    first, *others = (f"{one.overhead:.3f}" for one in profiles)
+    return [*rows, ["ops of a run / latency", first, "", *(cell for one in others for cell in (one, "", ""))]]
 
 
 def _print_notes(one: Profile, shares: dict[str, Share]) -> None:
@@ -167,5 +156,5 @@ def _print_notes(one: Profile, shares: dict[str, Share]) -> None:
         for share in shares.values()
         if share.fused
     ]
-    notes: list[Any] = [f"{one.method} ({one.runs} runs)", *(["fused: " + "; ".join(fused)] if fused else [])]
-    click.echo(f"{one.network}, {one.form}: " + " · ".join([*notes, *one.latency.notes]))
+    notes = [f"{one.method} ({one.runs} runs)", *(["fused: " + "; ".join(fused)] if fused else []), *one.latency.notes]
+    say(f"{one.network}, {one.form}: {' · '.join(notes)}")

@@ -6,13 +6,14 @@ from typing import Literal
 
 import click
 
-from archdsl.cli.output import json_option, print_json
-from archdsl.spec.schema import schema as schema_of
+from archdsl.cli import options
+from archdsl.cli.output import print_json
+from archdsl.language.space.schema import schema as schema_of
 
 
 @click.command(epilog="Example: archdsl schema spec > schemas/spec.json")
 @click.argument("kind", type=click.Choice(["spec", "space", "recipe"]), default="spec")
-@json_option
+@options.as_json
 def schema(kind: Literal["spec", "space", "recipe"], as_json: bool) -> int:
     """Print the JSON Schema of specs, spaces or training recipes.
 
@@ -20,7 +21,7 @@ def schema(kind: Literal["spec", "space", "recipe"], as_json: bool) -> int:
     """
     del as_json  # a schema is JSON in any case
     if kind == "recipe":
-        from archdsl.training.recipe_schema import recipe_schema
+        from archdsl.training.recipe import recipe_schema
 
         print_json(recipe_schema())
     else:

@@ -3,83 +3,84 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
-from archdsl.cli.output import human, json_option, print_json, print_table, set_option
-from archdsl.cli.show_space import show_space
+from archdsl.cli import options
+from archdsl.cli.output import print_json, print_rows, say, say_lines
+from archdsl.cli.parameters import SpecName
 from archdsl.compiler import compile, cost, identity
+from archdsl.language import Space, Spec, load_any
+from archdsl.language.architecture.lower import lower
+from archdsl.language.text.files import StandardInput
+from archdsl.language.text.quantities import count_text
+from archdsl.latency import TimingCache
+from archdsl.report.space import SpaceFacts, space_facts
 from archdsl.report.stages import StageFacts, stage_facts
-from archdsl.spec import Space, Spec, load_any
-from archdsl.spec.lower import lower
+from archdsl.runtimes.target import Target
+
+if TYPE_CHECKING:
+    from archdsl.latency.predictor.predictions import Middle
 
 
 @click.command(epilog="Examples: archdsl show swin_free_t · archdsl show swin_b --set stages.2.depth=12 --json")
-@click.argument("spec", metavar="SPEC")
+@click.argument("spec", metavar="SPEC", type=SpecName())
 @click.option("--graph", "as_graph", is_flag=True, help="Print the graph, one op a line, as it goes to the backend.")
-@set_option
-@json_option
-def show(spec: str, as_graph: bool, overrides: tuple[str, ...], as_json: bool) -> int:
+@options.overrides
+@options.as_json
+def show(spec: str | StandardInput, as_graph: bool, overrides: tuple[str, ...], as_json: bool) -> int:
     """Show what SPEC is: maps, windows, shifts, parameters and MACs stage by stage, and what lowering changed.
 
-    For a space: how many settings, valid specs and distinct networks it holds, and what they cost.
+    For a space: how many assignments, valid specs and distinct networks it holds, and what they cost.
 
     Reorders count how often tokens are moved in memory: as the paper draws the network -> as it is compiled.
     """
-    loaded = load_any(spec, set=list(overrides) or None)
+    loaded = load_any(spec, set=overrides)
     if isinstance(loaded, Space):
-        return show_space(loaded, as_json=as_json)
+        return _show_space(loaded, as_json=as_json)
     graph, settled = lower(loaded), compile(loaded)
     if as_graph:
-        click.echo(settled.text())
+        say_lines(settled.text())
         return 0
     stages = stage_facts(graph, settled)
     notes = [{"path": path, "note": note} for path, note in graph.notes]
     if as_json:
-        rows = [asdict(stage) for stage in stages]
-        print_json(
-            {
-                "name": loaded.name,
-                "source": loaded.source,
-                "hash": identity(loaded),
-                **cost(loaded).as_json(),
-                "stages": rows,
-                "changed": notes,
-            }
-        )
+        head = {"name": loaded.name, "source": loaded.source, "hash": identity(loaded), **cost(loaded).as_json()}
+        print_json({**head, "stages": [asdict(stage) for stage in stages], "changed": notes})
         return 0
     _print(loaded, stages, notes)
     return 0
 
 
 def _print(spec: Spec, stages: list[StageFacts], notes: list[dict[str, str]]) -> None:
-    from rich import box
-    from rich.table import Table
+    from rich.text import Text
 
     total = cost(spec)
     height, width = spec.input.size
-    table = Table(title=f"{spec.name}  ({spec.input.channels}x{height}x{width})", box=box.SIMPLE, title_justify="left")
-    for name in ("stage", "map", "dim", "blocks", "attention", "reorders", "params", "MACs"):
-        table.add_column(name, justify="left" if name in ("stage", "attention") else "right")
-    for stage in stages:
-        table.add_row(*_row(stage))
     moves = f"{sum(s.reorders_before for s in stages)} -> {sum(s.reorders_after for s in stages)}"
-    table.add_row("total", "", "", "", "", moves, human(total.params), human(total.macs), style="bold")
-    print_table(table)
-    click.echo(f"hash {identity(spec)}")
+    sums = ("total", "", "", "", "", moves, count_text(total.params), count_text(total.macs))
+    print_rows(
+        ("stage", "map", "dim", "blocks", "attention", "reorders", "params", "MACs"),
+        [*map(_row, stages), [Text(cell, "bold") for cell in sums]],
+        right=("map", "dim", "blocks", "reorders", "params", "MACs"),
+        prose=("attention",),
+        optional=("map", "reorders"),
+        title=f"{spec.name}  ({spec.input.channels}x{height}x{width})",
+    )
+    say(f"hash {identity(spec)}")
     if total.onnx_tool_flops is not None:
-        flops, params = human(total.onnx_tool_flops), human(total.onnx_tool_params)
-        click.echo(f"in the Swin-Free paper's counting: {flops} FLOPs, {params} parameters")
+        flops, params = count_text(total.onnx_tool_flops), count_text(total.onnx_tool_params)
+        say(f"in the Swin-Free paper's counting: {flops} FLOPs, {params} parameters")
     for path, sentence in _grouped(notes):
-        click.echo(f"changed: {path}: {sentence}")
+        say(f"changed: {path}: {sentence}")
 
 
-def _row(stage: StageFacts) -> list[Any]:
+def _row(stage: StageFacts) -> list[str]:
     kinds = [f"{how} ({count})" if len(stage.attention) > 1 else how for how, count in stage.attention.items()]
     moves = f"{stage.reorders_before} -> {stage.reorders_after}" if stage.reorders_before else ""
     blocks = str(stage.blocks) if stage.blocks else ""
-    params, macs = human(stage.cost.params), human(stage.cost.macs)
+    params, macs = count_text(stage.cost.params), count_text(stage.cost.macs)
     return [stage.name, stage.map, str(stage.dim), blocks, " | ".join(kinds), moves, params, macs]
 
 
@@ -90,3 +91,43 @@ def _grouped(notes: list[dict[str, str]]) -> list[tuple[str, str]]:
         above, _, last = note["path"].rpartition(".")
         groups.setdefault((above, note["note"]), []).append(last)
     return [(f"{above}.{', '.join(lasts)}", sentence) for (above, sentence), lasts in groups.items()]
+
+
+def _show_space(space: Space, *, as_json: bool) -> int:
+    """Print how large a space is, what can be chosen, and what its networks cost."""
+    from archdsl.latency.predictor.predictions import known_latencies
+
+    facts, target = space_facts(space), Target()
+    latencies = known_latencies(space, target, TimingCache())
+    if as_json:
+        choices = [
+            {"name": choice.name, "path": choice.path, "options": [option.label for option in choice.options]}
+            for choice in space.choices
+        ]
+        costs = {name: asdict(r) if r else None for name, r in (("params", facts.params), ("macs", facts.macs))}
+        predicted = asdict(latencies) | {"target": target.as_json()} if latencies else None
+        head = {"name": space.name, "base": space.base.name, **facts.size.as_json(), **costs}
+        print_json({**head, "predicted_latency": predicted, "knobs": choices})
+        return 0
+    _print_space(space, facts)
+    if latencies:
+        _print_latencies(latencies, target)
+    return 0
+
+
+def _print_latencies(latencies: Middle, target: Target) -> None:
+    low, middle, high = (f"{ms:.4g}" for ms in (latencies.low_ms, latencies.median_ms, latencies.high_ms))
+    of = f"of {latencies.num_predicted} networks on {target}"
+    say(f"predicted latency: {low} to {high} ms, median {middle} ms ({of}; `archdsl predict` says more)")
+
+
+def _print_space(space: Space, facts: SpaceFacts) -> None:
+    rows = [(choice.name, " | ".join(option.label for option in choice.options)) for choice in space.choices]
+    print_rows(("choice", "options"), rows, prose=("options",), title=f"{space.name}  (over {space.base.name})")
+    size = facts.size
+    say(f"{size.total:_} assignments, {size.valid} valid, {size.distinct} distinct networks")
+    say(f"({size.method})")
+    for name, values in (("parameters", facts.params), ("MACs", facts.macs)):
+        if values:
+            low, middle, high = count_text(values.low), count_text(values.median), count_text(values.high)
+            say(f"{name}: {low} to {high}, median {middle} (of {facts.num_sampled} drawn at random)")

@@ -6,31 +6,27 @@ from collections.abc import Sequence
 from itertools import product
 from typing import Any
 
-from archdsl.backends.precision import PRECISIONS
-from archdsl.cli.output import words
-from archdsl.errors import ArchError, Problem, SpecError, at_argument
-from archdsl.latency import RUNTIMES, Target
-from archdsl.latency.runtimes import runtime
+from archdsl.cli.output import say
+from archdsl.errors import ArchError, SpecError
+from archdsl.runtimes.registry import RUNTIMES, runtime
+from archdsl.runtimes.target import ResolvedTarget, Target, resolve
 
 
 def targets_of(
-    runtimes: str, device: str | None, precisions: str, batches: Sequence[int], threads: int
-) -> tuple[list[Target], list[dict[str, Any]]]:
+    runtimes: Sequence[str], device: str | None, precisions: Sequence[str], batches: Sequence[int], threads: int
+) -> tuple[list[ResolvedTarget], list[dict[str, Any]]]:
     """The targets of the matrix that work here, and what was left out of it and why.
 
     Errors: ArchError for a word that no runtime knows, or when nothing is left
     """
-    asked = [runtime_and_device(word, device) for word in words("--on", runtimes)]
-    named = words("--precision", precisions, tuple(PRECISIONS))
-    found: list[Target] = []
+    asked = [runtime_and_device(word, device) for word in runtimes]
+    found: list[ResolvedTarget] = []
     skipped: list[dict[str, Any]] = []
     errors: list[ArchError] = []
-    for (name, where), precision, batch in product(asked, named, batches):
+    for (name, where), precision, batch in product(asked, precisions, batches):
         fields = {"runtime": name, **where, "precision": precision, "batch": batch, "threads": threads}
         try:
-            target = Target.parse(fields)
-            target.fingerprint()  # what is missing is told before anything is timed
-            found.append(target)
+            found.append(resolve(Target.parse(fields)))  # what is missing is reported before anything is timed
         except ArchError as error:
             if error.problems[0].rule in ("out-of-range", "wrong-type"):
                 raise
@@ -39,6 +35,12 @@ def targets_of(
     if not found:
         raise together(errors)
     return list(dict.fromkeys(found)), skipped
+
+
+def target_of(word: str, device: str | None, **fields: object) -> Target:
+    """The target of a word such as `tensorrt:cuda`. Errors: SpecError for unknown names, and as `Target.parse`"""
+    name, where = runtime_and_device(word, device)
+    return Target.parse({"runtime": name, **where, **fields})
 
 
 def runtime_and_device(word: str, device: str | None) -> tuple[str, dict[str, str]]:
@@ -52,7 +54,7 @@ def runtime_and_device(word: str, device: str | None) -> tuple[str, dict[str, st
     known = sorted({known for each in RUNTIMES for known in runtime(each).devices})
     if where not in known:
         message = f"a device is one of {', '.join(known)}, but got {where!r}"
-        raise SpecError(Problem(at_argument("--on" if colon else "--device", word), "unknown-name", message))
+        raise SpecError.at("--on" if colon else "--device", word, "unknown-name", message)
     return name, {"device": where}
 
 
@@ -67,9 +69,12 @@ def together(errors: Sequence[ArchError]) -> ArchError:
     return type(errors[0])(list(dict.fromkeys(problem for error in errors for problem in error.problems)))
 
 
-def skipped_line(left: dict[str, Any]) -> str:
-    """One of `targets_of` that were left out, as a line below the table."""
-    fields = left["target"]
-    where = f" on {fields['device']}" if "device" in fields else ""
-    target = f"{fields['runtime']}{where}, {fields['precision']}, batch {fields['batch']}"
-    return f"skipped: {target}: {left['message']} [{left['reason']}]"
+def echo_missing(failed: Sequence[tuple[str, dict[str, Any]]], skipped: Sequence[dict[str, Any]]) -> None:
+    """A line below the table for each that failed (what it was, and `why`), and each that `targets_of` left out."""
+    for what, reason in failed:
+        say(f"failed: {what}: {reason['message']} [{reason['reason']}]")
+    for left in skipped:
+        fields = left["target"]
+        where = f" on {fields['device']}" if "device" in fields else ""
+        target = f"{fields['runtime']}{where}, {fields['precision']}, batch {fields['batch']}"
+        say(f"skipped: {target}: {left['message']} [{left['reason']}]")

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import click
 
-from archdsl.cli.output import LEAST_LEASE_S, json_option, print_json, seconds
+from archdsl.cli import options
+from archdsl.cli.output import INTERRUPTED, print_json, say
 
-INTERRUPTED = 130
 _GRACE_S = 10.0
 
 
@@ -30,29 +30,28 @@ _GRACE_S = 10.0
 )
 @click.option("--study", metavar="NAME", help="Which study; needed where the storage holds several.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for finished trainings [default: runs/NAME].")
-@click.option("--lease", default="60s", metavar="TIME", help="After this long without a sign, others take over.")
+@options.lease_s
 @click.option("--force", is_flag=True, help="Work although versions or the device differ from the study's.")
 @click.option("--tied", is_flag=True, hidden=True, help="End when standard input ends.")
-@json_option
+@options.as_json
 def worker(
-    storage: str, study: str | None, out: Path | None, lease: str, force: bool, tied: bool, as_json: bool
+    storage: str, study: str | None, out: Path | None, lease_s: float, force: bool, tied: bool, as_json: bool
 ) -> int:
-    """Work at a study that `archdsl search` has begun, until its budget is spent.
+    """Evaluate networks of a study that `archdsl search` has begun, until its budget is spent.
 
-    The study says what is to be done. Any number may work at one study, on any machines; each network is paid for
-    once. A worker that dies loses nothing but its time: another takes its network.
+    The study says how. Any number of workers may share a study, on any machines; each network is evaluated once. When
+    a worker dies, another takes over its network.
     """
     if tied:
         threading.Thread(target=_end_with_stdin, daemon=True).start()
-    lease_s = seconds("--lease", lease, least=LEAST_LEASE_S)
-    from archdsl.report.worker_run import work
+    from archdsl.runs.worker import work
 
     result = work(storage, study, out=out, force=force, lease_s=lease_s, quiet=False)
     if as_json:
         print_json(result.as_json())
     else:
         lost = f", {len(result.lost)} given to others meanwhile" if result.lost else ""
-        click.echo(f"{result.study}: {len(result.finished)} trials finished here{lost}; ended: {result.reason}")
+        say(f"{result.study}: {len(result.finished)} trials finished here{lost}; ended: {result.reason}")
     return INTERRUPTED if result.reason == "interrupted" else 0
 
 

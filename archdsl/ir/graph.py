@@ -7,7 +7,7 @@ graph to networkx for paths, drawing and analysis.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -34,6 +34,7 @@ class Node:
     path: str
 
     def cost(self) -> Cost:
+        """The cost of the op for one image."""
         return self.op.cost([x.type for x in self.inputs], self.type)
 
     def tensor_name(self, key: str) -> str:
@@ -53,7 +54,11 @@ Value = Node
 
 @dataclass(frozen=True)
 class Input(Op):
-    """What comes from outside: the images."""
+    """A value that comes from outside: the images."""
+
+    identity = "Input(type)"
+    onnx_tool_free = True
+    fp32_island = True
 
     type: TensorType
 
@@ -65,7 +70,19 @@ class Input(Op):
 class Graph:
     """A network. `nodes` is in topological order by construction.
 
-    notes: what lowering did that the spec does not say, as (path, sentence), e.g. a window that became the map
+    name:    the spec's
+    nodes:   all nodes, live or not
+    outputs: the results of the network by name
+    notes:   where lowering differs from the spec, as (path, sentence), e.g. a window that was clamped to the map
+
+    Example:
+        >>> from archdsl.ir.types import TensorType
+        >>> from archdsl.ops import Linear
+        >>> g = Graph()
+        >>> x = g.input("x", TensorType((4, 8)))
+        >>> g.output("y", g.add(Linear(8, 2), x, path="fc"))
+        >>> g.cost().params, len(g.live())
+        (18, 2)
     """
 
     name: str = "network"
@@ -77,6 +94,7 @@ class Graph:
 
     @property
     def inputs(self) -> list[Node]:
+        """The nodes whose values come from outside, in the order in which they were added."""
         return [node for node in self.nodes if isinstance(node.op, Input)]
 
     def input(self, name: str, type: TensorType) -> Value:
@@ -86,7 +104,7 @@ class Graph:
     def add(self, op: Op, *inputs: Value, path: str) -> Value:
         """Add `op` and return its value. The path is made unique by a number when it is taken.
 
-        Errors: RuleBroken when the inputs break the op's type rule.
+        Raises: RuleBroken when the inputs break the op's type rule.
         """
         type = op.infer(*[x.type for x in inputs])
         if path in self._paths:
@@ -115,7 +133,7 @@ class Graph:
         return [node for node in self.nodes if id(node) in needed or isinstance(node.op, Input)]
 
     def users(self) -> dict[Node, list[Node]]:
-        """For each live node, the live nodes that read it; one that reads it twice is there twice."""
+        """For each live node, the live nodes that read it; one that reads it twice is listed twice."""
         found: dict[Node, list[Node]] = {node: [] for node in self.live()}
         for node in self.live():
             for x in node.inputs:
@@ -130,9 +148,9 @@ class Graph:
             made[id(node)] = make(new, node, tuple(made[id(x)] for x in node.inputs))
         for name, node in self.outputs.items():
             new.output(name, made[id(node)])
-        return new.swept()
+        return new.without_dead_nodes()
 
-    def swept(self) -> Graph:
+    def without_dead_nodes(self) -> Graph:
         """The same graph without nodes that nothing needs."""
         live = self.live()
         return Graph(self.name, live, dict(self.outputs), list(self.notes), _paths={node.path for node in live})
@@ -152,18 +170,16 @@ class Graph:
         inference (dropout, drop path) do not count either: what a latency depends on.
         """
         numbers: dict[int, str] = {}
-        digest, counted = hashlib.sha256(), 0
+        lines: list[str] = []
         for node in _from_outputs(self):
             if node.op.train_only and not training:
                 numbers[id(node)] = numbers[id(node.inputs[0])]
                 continue
-            numbers[id(node)] = str(counted)
-            counted += 1
-            wires = ",".join(numbers[id(x)] for x in node.inputs)
-            digest.update(f"{numbers[id(node)]}={node.op!r}({wires}):{node.type.dtype}\n".encode())
-        ends = ",".join(f"{name}={numbers[id(node)]}" for name, node in sorted(self.outputs.items()))
-        digest.update(ends.encode())
-        return digest.hexdigest()[:32]
+            number = numbers[id(node)] = str(len(lines))
+            wires = ",".join([numbers[id(x)] for x in node.inputs])
+            lines.append(f"{number}={node.op.identity_text()}({wires}):{node.type.dtype}")
+        lines.append(",".join([f"{name}={numbers[id(node)]}" for name, node in sorted(self.outputs.items())]))
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
 
     def index(self) -> networkx.MultiDiGraph[str]:
         """The graph for networkx: a node for each path (attribute `node`), an edge for each input (its position)."""
@@ -207,41 +223,47 @@ class Graph:
 def total_cost(nodes: Iterable[Node]) -> Cost:
     """The sum of the nodes' costs, for one image."""
     costs = [node.cost() for node in nodes]
-    return Cost(
-        sum(cost.macs for cost in costs),
-        sum(cost.params for cost in costs),
-        sum(cost.constants for cost in costs),
-        sum(cost.bytes_read for cost in costs),
-        sum(cost.bytes_written for cost in costs),
-    )
+    fields = [(cost.macs, cost.params, cost.constants, cost.bytes_read, cost.bytes_written) for cost in costs]
+    return Cost(*map(sum, zip(*fields, strict=True)))
 
 
-def _from_outputs(graph: Graph) -> Iterator[Node]:
+def _from_outputs(graph: Graph) -> list[Node]:
     """Live nodes, inputs before users, in an order that depends on the wiring alone (not on when nodes were added)."""
     seen: set[int] = set()
+    found: list[Node] = []
     for _, output in sorted(graph.outputs.items()):
-        stack: list[tuple[Node, bool]] = [(output, False)]
+        stack: list[Node | None] = [output]
         while stack:
-            node, ready = stack.pop()
-            if ready:
-                yield node
+            node = stack.pop()
+            if node is None:  # all inputs of the node below are found
+                node = stack.pop()
+                assert node is not None
+                found.append(node)
             elif id(node) not in seen:
                 seen.add(id(node))
-                stack.append((node, True))
-                stack.extend((x, False) for x in reversed(node.inputs))
+                stack += (node, None, *node.inputs[::-1])
+    return found
 
 
 @dataclass(frozen=True)
 class Scope:
-    """A place in a graph where a part writes its nodes: every path it adds starts with `prefix`."""
+    """A place in a graph where a part writes its nodes: every path it adds starts with `prefix`.
+
+    regular: whether steps that do nothing (`add_unless`) are written too, so that all blocks of a kind have one form
+    """
 
     graph: Graph
     prefix: str = ""
+    regular: bool = False
 
     def add(self, op: Op, *inputs: Value, name: str | None = None) -> Value:
         """Add a node called `name` (by default the op's name in lower case) in this scope."""
         last = name if name is not None else type(op).__name__.lower()
         return self.graph.add(op, *inputs, path=f"{self.prefix}.{last}" if self.prefix else last)
+
+    def add_unless(self, idle: bool, op: Op, *inputs: Value, name: str | None = None) -> Value:
+        """`add`, or the first input where the op does nothing (`idle`) and the graph is not written in regular form."""
+        return inputs[0] if idle and not self.regular else self.add(op, *inputs, name=name)
 
     def note(self, sentence: str) -> None:
         """Say that the graph differs here from what the spec says, for `archdsl show`."""
@@ -249,7 +271,7 @@ class Scope:
 
     def at(self, name: str) -> Scope:
         """The scope `name` inside this one."""
-        return Scope(self.graph, f"{self.prefix}.{name}" if self.prefix else name)
+        return Scope(self.graph, f"{self.prefix}.{name}" if self.prefix else name, self.regular)
 
 
 def broken(error: RuleBroken, place: Place, path: str) -> ShapeError:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 from archdsl.errors import RuleBroken
+from archdsl.ir.identity import Identified
 from archdsl.ir.order import Order, Planes
 from archdsl.ir.types import SIZE_BYTES, TensorType
 
@@ -16,8 +17,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Init:
+class Init(Identified):
     """How a parameter starts: `zeros`, `ones`, `constant`(value), `normal`(std) or `uniform`(bound)."""
+
+    identity: ClassVar[str] = "Init(law, value)"
 
     law: Literal["zeros", "ones", "constant", "normal", "uniform"]
     value: float = 0.0
@@ -36,6 +39,7 @@ class ParamSpec:
 
     @property
     def size(self) -> int:
+        """How many numbers the tensor has."""
         size = 1
         for side in self.shape:
             size *= side
@@ -62,9 +66,12 @@ class Cost:
 
 OrderRule = Literal["elementwise", "tokenwise", "any", "fixed"]
 
+Kind = Literal["reorder", "norm", "activation", "attention", "linear", "convolution", "add", "other", "layout"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
 
 @dataclass(frozen=True)
-class Op(ABC):
+class Op(Identified, ABC):
     """One primitive. Its fields say everything about it; two ops with equal fields compute the same function.
 
     `order_rule` says how it meets the order of its input:
@@ -72,14 +79,28 @@ class Op(ABC):
       tokenwise: does the same to every token (last axis C), so any order of tokens
       any: its result has no order and does not depend on the input's (padding apart)
       fixed: needs exactly the order it was built with
+    joins:           whether it takes several maps, all in the order of its result (a sum)
+    train_only:      whether it is the identity at inference
+    fp32_island:     whether it is computed in fp32 when the network is not, because it sums many numbers
+    kind:            the kind of work that a profile counts it as; `layout` is a change of memory layout or format
+    serves_attention: whether it counts as attention where attention alone reads its result
+    onnx_tool_free:  whether onnx-tool counts nothing for it
     """
 
     order_rule: ClassVar[OrderRule] = "fixed"
+    joins: ClassVar[bool] = False
     train_only: ClassVar[bool] = False
+    fp32_island: ClassVar[bool] = False
+    kind: ClassVar[Kind] = "other"
+    serves_attention: ClassVar[bool] = False
+    onnx_tool_free: ClassVar[bool] = False
 
     @abstractmethod
     def infer(self, *inputs: TensorType) -> TensorType:
-        """The type of the result. Raises RuleBroken when the inputs do not fit."""
+        """The type of the result.
+
+        Raises: RuleBroken when the inputs do not fit
+        """
 
     def tensors(self) -> Mapping[str, ParamSpec]:
         """Parameters and buffers by name below the node's path; the name "" is the path itself."""
@@ -91,6 +112,17 @@ class Op(ABC):
 
     def constants(self) -> int:
         """How many constant numbers the op holds."""
+        return 0
+
+    def onnx_tool_flops(self, inputs: Sequence[TensorType], output: TensorType) -> int | None:
+        """FLOPs for one image in onnx-tool's units (`passes.onnx_tool`); None where that convention defines none.
+
+        Args: inputs: of a sum without a batch axis (position bias and mask), its terms, each as an input of its own
+        """
+        return 0 if self.onnx_tool_free else None
+
+    def onnx_tool_params(self, output: TensorType) -> int:
+        """Numbers in the initialisers of the export that onnx-tool reads, but for `constants`."""
         return 0
 
     def value(self, inputs: Sequence[NDArray[Any]], tensors: Mapping[str, NDArray[Any]]) -> NDArray[Any] | None:
@@ -110,6 +142,7 @@ class Op(ABC):
         return order
 
     def cost(self, inputs: Sequence[TensorType], output: TensorType) -> Cost:
+        """The cost for one image, of inputs and a result of these types."""
         size, constants = SIZE_BYTES[output.dtype], self.constants()
         params = state = 0
         for tensor in self.tensors().values():
@@ -124,6 +157,21 @@ class Op(ABC):
         """`Linear(d_in=96, d_out=288)`: the name and the fields that are not at their defaults."""
         shown = [f"{f.name}={getattr(self, f.name)}" for f in fields(self) if getattr(self, f.name) != f.default]
         return f"{type(self).__name__}({', '.join(shown)})"
+
+
+@dataclass(frozen=True)
+class PerChannel(Op):
+    """The base of ops on tokens `dim` channels wide that keep the type of their input: [..., dim] -> the same."""
+
+    order_rule = "tokenwise"
+
+    dim: int
+
+    def infer(self, *inputs: TensorType) -> TensorType:
+        (x,) = inputs
+        need_tokens(type(self).__name__, x)
+        need_channels(type(self).__name__, x, self.dim)
+        return x
 
 
 def need_tokens(op: str, x: TensorType) -> None:

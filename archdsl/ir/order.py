@@ -8,57 +8,69 @@ tokens and planes are all the same thing.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import ClassVar
+
+from archdsl.ir.identity import Identified
 
 
 @dataclass(frozen=True)
-class _WholeMap:
-    """The map as one piece, row by row."""
+class MapOrder(Identified):
+    """The base of all orders; by itself the map as one piece, row by row."""
 
     height: int
     width: int
 
     @property
-    def num_slots(self) -> int:
-        return self.height * self.width
-
-    @property
     def num_windows(self) -> int:
+        """Into how many windows attention cuts the tokens."""
         return 1
 
     @property
+    def num_slots(self) -> int:
+        """The number of tokens N, padding included."""
+        return self.height * self.width
+
+    @property
     def padded(self) -> bool:
-        return False
+        """Whether some slots hold no position of the map."""
+        return self.num_slots != self.height * self.width
 
     def slots(self) -> tuple[int, ...]:
+        """For each slot the raster position it holds, or -1 for padding."""
         return tuple(range(self.num_slots))
 
 
-class Raster(_WholeMap):
+class Raster(MapOrder):
     """Tokens row by row: slot `y * width + x`."""
+
+    identity: ClassVar[str] = "Raster(height, width)"
 
     def __str__(self) -> str:
         return f"raster({self.height}x{self.width})"
 
 
-class Planes(_WholeMap):
+class Planes(MapOrder):
     """A feature map, channels first: `[B, C, H, W]`. Convolutions want this."""
+
+    identity: ClassVar[str] = "Planes(height, width)"
 
     def __str__(self) -> str:
         return f"planes({self.height}x{self.width})"
 
 
 @dataclass(frozen=True)
-class Windows:
+class Windows(MapOrder):
     """Tokens window by window, each window row by row.
 
     The map is first rolled up and left by `shift`, then padded with zeros below and to the right until the window
     divides it, then cut (the order of steps of timm's SwinTransformerBlock).
     """
 
-    height: int
-    width: int
+    identity: ClassVar[str] = "Windows(height, width, window, shift)"
+
     window: tuple[int, int]
     shift: tuple[int, int] = (0, 0)
 
@@ -76,11 +88,8 @@ class Windows:
         return self.num_windows * self.window[0] * self.window[1]
 
     @property
-    def padded(self) -> bool:
-        return self.num_slots != self.height * self.width
-
-    @property
     def shifted(self) -> bool:
+        """Whether the map is rolled before it is cut."""
         return self.shift != (0, 0)
 
     def slots(self) -> tuple[int, ...]:
@@ -94,14 +103,7 @@ class Windows:
         """
         rows = _axis_regions(self.grid[0] * self.window[0], self.window[0], self.shift[0])
         columns = _axis_regions(self.grid[1] * self.window[1], self.window[1], self.shift[1])
-        (down, across), (h, w) = self.grid, self.window
-        return tuple(
-            3 * rows[i * h + y] + columns[j * w + x]
-            for i in range(down)
-            for j in range(across)
-            for y in range(h)
-            for x in range(w)
-        )
+        return tuple(3 * rows[y] + columns[x] for y, x in _places(self))
 
     def __str__(self) -> str:
         size = f"{self.window[0]}x{self.window[1]}"
@@ -110,27 +112,19 @@ class Windows:
 
 
 @dataclass(frozen=True)
-class Groups2x2:
+class Groups2x2(MapOrder):
     """Tokens in groups of four neighbours (a 2x2 patch), the groups in the order `outer` of the half-size map.
 
     Inside a group: (0,0), (1,0), (0,1), (1,1), as in Swin's patch merging. Odd sides are padded below / to the right.
     """
 
-    height: int
-    width: int
+    identity: ClassVar[str] = "Groups2x2(height, width, outer)"
+
     outer: Raster | Windows
 
     @property
     def num_slots(self) -> int:
         return 4 * self.outer.num_slots
-
-    @property
-    def num_windows(self) -> int:
-        return 1
-
-    @property
-    def padded(self) -> bool:
-        return self.num_slots != self.height * self.width
 
     def slots(self) -> tuple[int, ...]:
         return _group_slots(self)
@@ -156,18 +150,17 @@ def window_order(height: int, width: int, window: int, *, shift: bool) -> Raster
     return Windows(height, width, sides, (shifts[0], shifts[1]))
 
 
+def _places(order: Windows) -> Iterator[tuple[int, int]]:
+    """For each slot its row and column in the padded map: window by window, each window row by row."""
+    (down, across), (h, w) = order.grid, order.window
+    return ((i * h + y, j * w + x) for i in range(down) for j in range(across) for y in range(h) for x in range(w))
+
+
 @lru_cache(maxsize=256)
 def _window_slots(order: Windows) -> tuple[int, ...]:
-    (down, across), (h, w), (dy, dx) = order.grid, order.window, order.shift
-    rows = [(y + dy) % order.height if y < order.height else -1 for y in range(down * h)]
-    columns = [(x + dx) % order.width if x < order.width else -1 for x in range(across * w)]
-    return tuple(
-        rows[i * h + y] * order.width + columns[j * w + x] if rows[i * h + y] >= 0 and columns[j * w + x] >= 0 else -1
-        for i in range(down)
-        for j in range(across)
-        for y in range(h)
-        for x in range(w)
-    )
+    (dy, dx), (height, width) = order.shift, (order.height, order.width)
+    inside = ((y < height and x < width, (y + dy) % height, (x + dx) % width) for y, x in _places(order))
+    return tuple(row * width + column if held else -1 for held, row, column in inside)
 
 
 @lru_cache(maxsize=256)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Literal
+from typing import ClassVar, Literal
 
+from archdsl.ir.identity import Identified
 from archdsl.ir.order import Order, Planes
 
 DType = Literal["f32", "f16", "bf16", "i64"]
@@ -14,13 +15,15 @@ SIZE_BYTES: dict[DType, int] = {"f32": 4, "f16": 2, "bf16": 2, "i64": 8}
 
 
 @dataclass(frozen=True)
-class TensorType:
+class TensorType(Identified):
     """The type of a value.
 
     shape: without the batch axis, which is symbolic and always first, e.g. (3136, 96) for `[B, 3136, 96]`
     order: how the tokens (or planes) of a map are laid out; None for values that are not a map
     batched: False for values that are the same for every image (a position bias, a mask); they have no batch axis
     """
+
+    identity: ClassVar[str] = "TensorType(shape, dtype, order, batched)"
 
     shape: tuple[int, ...]
     dtype: DType = "f32"

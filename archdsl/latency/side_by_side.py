@@ -1,4 +1,4 @@
-"""Several networks on one target, timed in turns, when some of them may not work: the others are timed still."""
+"""Benchmark several networks on one target, of which some may fail: the others are measured all the same."""
 
 from __future__ import annotations
 
@@ -8,38 +8,38 @@ from pathlib import Path
 from typing import Protocol
 
 from archdsl.errors import ArchError, MeasureError
-from archdsl.latency.artefact import Artefact, Reference
 from archdsl.latency.cache.quarantine import Quarantine
 from archdsl.latency.cache.timings import TimingCache
-from archdsl.latency.clock.intervals import Ratio
 from archdsl.latency.measurement import compare, measure
-from archdsl.latency.target import Target
+from archdsl.latency.statistics import Ratio
 from archdsl.latency.timing import Timing
+from archdsl.runtimes.artefact import Artefact, Reference
+from archdsl.runtimes.target import ResolvedTarget, Target, resolve
 
 CHECK_S = 0.1
 """Seconds of runs when networks are tried one by one to find out which does not work."""
 
 
-class Entrant(Protocol):
-    """One of the networks. Its name need not be unique."""
+class BenchmarkSubject(Protocol):
+    """A network to be benchmarked. Its name need not be unique."""
 
     @property
     def name(self) -> str: ...
 
     def made(self, target: Target, folder: Path) -> tuple[Artefact, Reference | None]:
-        """What the target's runtime runs, its files in `folder`, and what it must answer. Errors: ArchError"""
+        """What the target's runtime runs, its files in `folder`, and what it must answer. Raises: ArchError"""
         ...
 
 
 @dataclass(frozen=True)
-class Standing:
-    """How one network did.
+class BenchmarkResult:
+    """The result of one network of a benchmark.
 
     ratio: how many times longer it takes than the network called `against`; both None where it has no timing
     error: why it has no timing
     """
 
-    entrant: Entrant
+    subject: BenchmarkSubject
     target: Target
     timing: Timing | None = None
     ratio: Ratio | None = None
@@ -48,71 +48,78 @@ class Standing:
 
 
 def side_by_side(
-    entrants: Sequence[Entrant],
-    target: Target,
+    subjects: Sequence[BenchmarkSubject],
+    target: Target | ResolvedTarget,
     folder: Path,
     *,
     budget_s: float = 2.0,
     deadline_s: float | None = None,
     cache: TimingCache | None = None,
     energy: bool = False,
-) -> list[Standing]:
-    """Every network's standing, in the order given. Ratios are to the first that works.
+) -> list[BenchmarkResult]:
+    """Measure networks interleaved on one target, leaving out those that fail.
 
     A network that cannot be made, crashes its worker, runs out of memory or answers wrongly is left out, and the others
-    take their turns without it. Where all work one by one but not at once (memory), each takes turns with the first.
-    budget_s: seconds of timed runs of each; deadline_s: limit for each, by default as in `measure`
-    cache: keeps the timings and knows how far measurements differ here; beside it crashes are counted, and what crashes
-           too often is not tried (`Quarantine`)
-    energy: also take the energy, where the device tells it
+    are measured without it. Where all work one by one but not at once (memory), each is interleaved with the first.
+
+    Args:
+        subjects: the networks; target: as in `measure`; folder: where their files are written
+        budget_s: seconds of timed runs of each
+        deadline_s: limit for each, by default as in `measure`
+        cache: it keeps the timings and supplies the spread of measurements; beside it crashes are counted, and what
+            crashes too often is not tried (`Quarantine`)
+        energy: also measure the energy, where the device counts it
+    Returns: the result of each subject, in the order given; ratios are to the first that works
+    Raises:  MeasureError where the target cannot be resolved
     """
     quarantine = None if cache is None else Quarantine(cache.path.parent)
-    standings = {i: Standing(entrant, target) for i, entrant in enumerate(entrants)}
+    on = resolve(target)
+    results = {i: BenchmarkResult(subject, on.target) for i, subject in enumerate(subjects)}
     made: dict[int, tuple[Artefact, Reference | None]] = {}
-    for i, entrant in enumerate(entrants):
+    for i, subject in enumerate(subjects):
         try:
-            artefact, reference = entrant.made(target, folder)
+            artefact, reference = subject.made(on.target, folder)
             if quarantine is not None:
-                quarantine.check(artefact, target.fingerprint())
+                quarantine.check(artefact, on.fingerprint)
             made[i] = artefact, reference
         except ArchError as error:
-            standings[i] = replace(standings[i], error=error)
+            results[i] = replace(results[i], error=error)
 
-    def in_turns(group: Sequence[int], counted: Sequence[int]) -> None:
-        """Time a group; those `counted` get its timings."""
+    def timed(group: Sequence[int], counted: Sequence[int] | None = None) -> MeasureError | None:
+        """Time a group interleaved; those `counted`, by default all, get its timings. Returns: the failure, or None"""
         artefacts, references = zip(*(made[i] for i in group), strict=True)
         all_s = None if deadline_s is None else len(group) * deadline_s
-        found = compare(
-            artefacts,
-            target,
-            references=references,
-            budget_s=budget_s,
-            deadline_s=all_s,
-            cache=cache,
-            energy=energy,
-        )
-        for i, timing, ratio in zip(group, found.timings, found.ratios, strict=True):
-            if i in counted:
-                standings[i] = replace(standings[i], timing=timing, ratio=ratio, against=entrants[group[0]].name)
-
-    if made:
         try:
-            in_turns(list(made), list(made))
-        except MeasureError as together:
-            alone = dict.fromkeys(made, together)
-            if len(made) > 1:
-                alone = _failing(made, target, deadline_s, quarantine)
-            for i, why in alone.items():
-                standings[i] = replace(standings[i], error=why)
-            working = [i for i in made if i not in alone]
-            if working:
-                _without_the_failing(working, standings, in_turns, was_all=not alone)
-    return [standings[i] for i in range(len(entrants))]
+            found = compare(
+                artefacts, on, references=references, budget_s=budget_s, deadline_s=all_s, cache=cache, energy=energy
+            )
+        except MeasureError as error:
+            return error
+        for i, timing, ratio in zip(group, found.timings, found.ratios, strict=True):
+            if counted is None or i in counted:
+                results[i] = replace(results[i], timing=timing, ratio=ratio, against=subjects[group[0]].name)
+        return None
+
+    failure = timed(list(made)) if made else None
+    if failure is not None:
+        failing = dict.fromkeys(made, failure) if len(made) == 1 else _failing(made, on, deadline_s, quarantine)
+        for i, why in failing.items():
+            results[i] = replace(results[i], error=why)
+        working = [i for i in made if i not in failing]
+        if working and (not failing or timed(working) is not None):  # not all at once: each with the first
+            first = working[0]
+            for i in working[1:]:
+                failure = timed([first, i], [i] if results[first].timing else None)
+                results[i] = replace(results[i], error=failure)
+            if results[first].timing is None:
+                failure = timed([first])
+                results[first] = replace(results[first], error=failure)
+    return [results[i] for i in range(len(subjects))]
 
 
 def _failing(
     made: Mapping[int, tuple[Artefact, Reference | None]],
-    target: Target,
+    on: ResolvedTarget,
     deadline_s: float | None,
     quarantine: Quarantine | None,
 ) -> dict[int, MeasureError]:
@@ -120,42 +127,7 @@ def _failing(
     found = {}
     for i, (artefact, reference) in made.items():
         try:
-            measure(
-                artefact,
-                target,
-                reference=reference,
-                budget_s=CHECK_S,
-                deadline_s=deadline_s,
-                quarantine=quarantine,
-            )
+            measure(artefact, on, reference=reference, budget_s=CHECK_S, deadline_s=deadline_s, quarantine=quarantine)
         except MeasureError as error:
             found[i] = error
     return found
-
-
-class _InTurns(Protocol):
-    def __call__(self, group: Sequence[int], counted: Sequence[int]) -> None: ...
-
-
-def _without_the_failing(
-    working: Sequence[int], standings: dict[int, Standing], in_turns: _InTurns, *, was_all: bool
-) -> None:
-    """Time those that work by themselves: together, unless that has failed already; then each with the first."""
-    if not was_all:
-        try:
-            return in_turns(working, working)
-        except MeasureError:
-            pass
-    first = working[0]
-    for i in working[1:] or working:
-        group = list(dict.fromkeys((first, i)))
-        try:
-            in_turns(group, [i] if standings[first].timing else group)
-        except MeasureError as error:
-            standings[i] = replace(standings[i], error=error)
-    if standings[first].timing is None and standings[first].error is None:
-        try:
-            in_turns([first], [first])
-        except MeasureError as error:
-            standings[first] = replace(standings[first], error=error)
-    return None

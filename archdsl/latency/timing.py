@@ -1,17 +1,19 @@
-"""A latency and how it was taken. Nothing in archdsl hands out a bare number of milliseconds."""
+"""A latency and how it was measured. Nothing in archdsl returns a bare number of milliseconds."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from math import floor, log10, sqrt
+from math import sqrt
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from archdsl.latency.clock.intervals import Spread
+from archdsl.language.text.quantities import decimals
+from archdsl.latency.statistics import Spread
 
+DATE_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 NOISY = 0.05
 """An interval that reaches further from the median, as a share of it, is remarked on."""
 
@@ -29,20 +31,28 @@ class Timing(BaseModel):
                     median, as it went into the interval; 0 where the latency is computed
     repeats:        degrees of freedom of it that were learnt from repeated measurements; 0 when it is assumed
     peak_memory_bytes: the most memory that loading the network, checking it and running it took beyond what the idle
-                    worker held, its runtime's library included; of a GPU its own memory. None where nobody tells
+                    worker held, its runtime's library included; of a GPU its own memory. None where it cannot be read
     cpu_wall_ratio: CPU seconds the worker got for each second of the clock; about `threads` when left alone
-    busy_neighbours: how many cores did other work meanwhile; None where the system does not say
-    energy_mj_per_image: millijoules for one image, of the whole device, idling included (`clock.energy`); taken in a
-                    window of its own after the timed runs. None where it was not asked for or nobody tells
+    busy_neighbours: how many cores did other work meanwhile; None where the system does not report it
+    energy_mj_per_image: millijoules for one image, of the whole device, idling included (`telemetry.energy`), measured
+                    in a window of its own after the timed runs. None where it was not asked for or cannot be read
     energy_plus_minus_mj: half its 95 % interval, from differences within that window
-    energy_note:    by which counter, or why nobody tells; empty where it was not asked for
+    energy_note:    by which counter, or why there is none; empty where it was not asked for
     environment:    the variables that steer threads, as the worker saw them
     cores:          the cores the worker was pinned to; None where it was not
     clock_state:    the cores' frequency governor, or `unlocked` when nothing holds the clock; of a GPU `locked` or not
-    device_state:   of a GPU its clocks, temperature, power, driver and what held it back (`gpu_state`); of a CPU empty
-    contended, contention: somebody else used our cores, and how that showed
+    device_state:   of a GPU its clocks, temperature, power, driver and limits (`telemetry.gpu`); of a CPU empty
+    contended, contention: whether other processes used our cores, and how that showed
     drift:          the run got slower or faster while it lasted, in words; None when it did not
     outliers:       runs more than five robust standard deviations above the median
+
+    Example:
+        >>> from archdsl.latency import measure
+        >>> from archdsl.runtimes.artefact import Artefact
+        >>> from archdsl.runtimes.target import Target
+        >>> timing = measure(Artefact("null", "a network", (3, 32, 32), macs=40_000_000), Target("null"))
+        >>> timing.median_ms, timing.contended, timing.precision
+        (2.05, False, 'fp32')
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -127,9 +137,9 @@ class Timing(BaseModel):
         return found
 
     def __str__(self) -> str:
-        decimals = _decimals(self.plus_minus_ms)
+        digits = decimals(self.plus_minus_ms)
         mark = " (contended)" if self.contended else ""
-        return f"{self.median_ms:.{decimals}f} ms ± {self.plus_minus_ms:.{decimals}f}{mark}"
+        return f"{self.median_ms:.{digits}f} ms ± {self.plus_minus_ms:.{digits}f}{mark}"
 
     def as_json(self) -> dict[str, Any]:
         return self.model_dump(mode="json")
@@ -142,11 +152,9 @@ class Timing(BaseModel):
 
 def utc_now() -> str:
     """The time as ISO 8601 in UTC, to the second."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return date_text(datetime.now(UTC))
 
 
-def _decimals(plus_minus: float) -> int:
-    """Decimals that show one digit of the uncertainty, between 1 and 4."""
-    if plus_minus <= 0:
-        return 4
-    return min(4, max(1, -floor(log10(plus_minus))))
+def date_text(date: datetime) -> str:
+    """A date in UTC as every timing writes it."""
+    return date.strftime(DATE_FORMAT)

@@ -1,67 +1,30 @@
-"""What a node can be. One file a family; `OPS` lists them all, so that tests can ask every backend for every op."""
+"""What a node can be. One file a family; `OPS` has all ops, so that tests can ask every backend for every op."""
 
-from archdsl.ir.graph import Input
+from importlib import import_module
+from pkgutil import iter_modules
+
+from archdsl.ir.graph import Input as Input
 from archdsl.ir.op import Op
-from archdsl.ops.attention import Attention, RelativePositionBias, ShiftMask
-from archdsl.ops.linear import Conv2d, Linear
-from archdsl.ops.norm import Affine, BatchNorm, LayerNorm, TokenAffine, TokenBatchNorm
-from archdsl.ops.pointwise import Activation, Add, Dropout, DropPath, LayerScale
-from archdsl.ops.tokens import AddPosition, MeanPool, MergeGroups, PrependToken, Reorder, Slice, TakeToken
-from archdsl.ops.values import Cast, Constant
+from archdsl.ops.attention import *
+from archdsl.ops.linear import *
+from archdsl.ops.norm import *
+from archdsl.ops.pointwise import *
+from archdsl.ops.tokens import *
+from archdsl.ops.values import *
 
-OPS: tuple[type[Op], ...] = (
-    Input,
-    Linear,
-    Conv2d,
-    LayerNorm,
-    BatchNorm,
-    TokenBatchNorm,
-    Affine,
-    TokenAffine,
-    Activation,
-    Add,
-    LayerScale,
-    DropPath,
-    Dropout,
-    Reorder,
-    MergeGroups,
-    Slice,
-    PrependToken,
-    AddPosition,
-    TakeToken,
-    MeanPool,
-    Attention,
-    RelativePositionBias,
-    ShiftMask,
-    Constant,
-    Cast,
-)
 
-__all__ = [
-    "OPS",
-    "Activation",
-    "Add",
-    "AddPosition",
-    "Affine",
-    "Attention",
-    "BatchNorm",
-    "Cast",
-    "Constant",
-    "Conv2d",
-    "DropPath",
-    "Dropout",
-    "Input",
-    "LayerNorm",
-    "LayerScale",
-    "Linear",
-    "MeanPool",
-    "MergeGroups",
-    "PrependToken",
-    "RelativePositionBias",
-    "Reorder",
-    "ShiftMask",
-    "Slice",
-    "TakeToken",
-    "TokenAffine",
-    "TokenBatchNorm",
-]
+def _ops() -> tuple[type[Op], ...]:
+    """`Input`, and the ops that the modules of this package define, in the order of their definition."""
+    modules = [import_module(f"{__name__}.{info.name}") for info in iter_modules(__path__)]
+    return (
+        Input,
+        *(
+            kind
+            for module in modules
+            for kind in vars(module).values()
+            if isinstance(kind, type) and issubclass(kind, Op) and kind.__module__ == module.__name__
+        ),
+    )
+
+
+OPS = _ops()

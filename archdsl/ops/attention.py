@@ -32,6 +32,9 @@ class Attention(Op):
     Source: arXiv 1706.03762; within windows arXiv 2103.14030
     """
 
+    identity = "Attention(heads, scale)"
+    kind = "attention"
+
     heads: int
     scale: float
 
@@ -55,6 +58,12 @@ class Attention(Op):
         q, k, v = inputs[:3]
         return q.tokens * (k.tokens // windows_in(k)) * (q.channels + v.channels)
 
+    def onnx_tool_flops(self, inputs: Sequence[TensorType], output: TensorType) -> int:
+        """Scale q, two products, add each term of the bias, softmax (18 an element)."""
+        q, k, _, *terms = inputs
+        logits = self.heads * q.tokens * (k.tokens // windows_in(q))
+        return q.size + self.macs(inputs, output) + logits * (18 + len(terms))
+
 
 @dataclass(frozen=True)
 class RelativePositionBias(Op):
@@ -66,6 +75,9 @@ class RelativePositionBias(Op):
     Shapes: nothing -> [1, heads, h * w, h * w]
     Source: Swin, arXiv 2103.14030
     """
+
+    identity = "RelativePositionBias(window, heads, init)"
+    kind = "attention"
 
     window: tuple[int, int]
     heads: int
@@ -90,6 +102,10 @@ class RelativePositionBias(Op):
         """The table row of each pair of places, [h * w * h * w]."""
         return list(_rows(self.window))
 
+    def onnx_tool_params(self, output: TensorType) -> int:
+        """The table is expanded to the full bias."""
+        return output.size
+
 
 @dataclass(frozen=True)
 class ShiftMask(Op):
@@ -98,6 +114,9 @@ class ShiftMask(Op):
     Shapes: nothing -> [windows, 1, h * w, h * w]
     Source: Swin, arXiv 2103.14030, figure 4
     """
+
+    identity = "ShiftMask(order)"
+    kind = "attention"
 
     order: Windows
 

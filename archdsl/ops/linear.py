@@ -21,6 +21,8 @@ class Linear(Op):
     Source: torch.nn.Linear
     """
 
+    identity = "Linear(d_in, d_out, bias, init)"
+    kind = "linear"
     order_rule = "tokenwise"
 
     d_in: int
@@ -41,6 +43,13 @@ class Linear(Op):
     def macs(self, inputs: Sequence[TensorType], output: TensorType) -> int:
         return output.size * self.d_in
 
+    def onnx_tool_flops(self, inputs: Sequence[TensorType], output: TensorType) -> int:
+        """A product of matrices and, if there is one, the addition of the bias."""
+        return self.macs(inputs, output) + (output.size if self.bias else 0)
+
+    def onnx_tool_params(self, output: TensorType) -> int:
+        return self.tensors()["weight"].size
+
 
 @dataclass(frozen=True)
 class Conv2d(Op):
@@ -50,6 +59,9 @@ class Conv2d(Op):
     Cost:   output elements * c_in / groups * kernel^2 MACs
     Source: torch.nn.Conv2d; `init` None is its own default, U(±1/sqrt(fan_in)) for weight and bias
     """
+
+    identity = "Conv2d(c_in, c_out, kernel, stride, padding, groups, bias, init)"
+    kind = "convolution"
 
     c_in: int
     c_out: int
@@ -84,3 +96,10 @@ class Conv2d(Op):
 
     def macs(self, inputs: Sequence[TensorType], output: TensorType) -> int:
         return output.size * (self.c_in // self.groups) * self.kernel**2
+
+    def onnx_tool_flops(self, inputs: Sequence[TensorType], output: TensorType) -> int:
+        """A product of matrices and, if there is one, the addition of the bias."""
+        return self.macs(inputs, output) + (output.size if self.bias else 0)
+
+    def onnx_tool_params(self, output: TensorType) -> int:
+        return self.tensors()["weight"].size

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from archdsl.errors import RuleBroken
-from archdsl.ir.op import Init, Op, ParamSpec, need_channels, need_tokens
+from archdsl.ir.op import Init, Op, ParamSpec, PerChannel
 from archdsl.ir.types import TensorType
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ class Activation(Op):
     Shapes: any -> the same
     """
 
+    identity = "Activation(name)"
+    kind = "activation"
     order_rule = "elementwise"
 
     name: ActivationName
@@ -30,15 +32,22 @@ class Activation(Op):
     def infer(self, *inputs: TensorType) -> TensorType:
         return inputs[0]
 
+    def onnx_tool_flops(self, inputs: Sequence[TensorType], output: TensorType) -> int:
+        return (1 if self.name == "relu" else 5) * output.size
+
 
 @dataclass(frozen=True)
 class Add(Op):
     """x + y. Both must have the same type, order included; only unbatched values (biases, masks) broadcast.
 
     Shapes: two equal -> the same
-    Errors: RuleBroken when shapes or orders differ: adding tokens laid out differently has no meaning
+    Raises: RuleBroken when shapes or orders differ: adding tokens laid out differently has no meaning
     """
 
+    identity = "Add()"
+    kind = "add"
+    joins = True
+    serves_attention = True
     order_rule = "elementwise"
 
     def infer(self, *inputs: TensorType) -> TensorType:
@@ -56,25 +65,22 @@ class Add(Op):
         total: NDArray[Any] = x + y
         return total
 
+    def onnx_tool_flops(self, inputs: Sequence[TensorType], output: TensorType) -> int:
+        return output.size
+
 
 @dataclass(frozen=True)
-class LayerScale(Op):
+class LayerScale(PerChannel):
     """Multiply each channel by a learnt number that starts at `start`.
 
     Shapes: [..., C] -> the same
     Source: CaiT, arXiv 2103.17239; ConvNeXt starts at 1e-6
     """
 
-    order_rule = "tokenwise"
+    identity = "LayerScale(dim, start)"
+    kind = "add"
 
-    dim: int
     start: float = 1e-6
-
-    def infer(self, *inputs: TensorType) -> TensorType:
-        (x,) = inputs
-        need_tokens("LayerScale", x)
-        need_channels("LayerScale", x, self.dim)
-        return x
 
     def tensors(self) -> Mapping[str, ParamSpec]:
         return {"": ParamSpec((self.dim,), Init("constant", self.start))}
@@ -88,6 +94,8 @@ class DropPath(Op):
     Source: stochastic depth, arXiv 1603.09382
     """
 
+    identity = "DropPath(rate)"
+    onnx_tool_free = True
     order_rule = "elementwise"
     train_only = True
 
@@ -104,6 +112,7 @@ class Dropout(Op):
     Shapes: any -> the same; at inference the identity
     """
 
+    identity = "Dropout(rate)"
     order_rule = "elementwise"
     train_only = True
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from archdsl.errors import RuleBroken
@@ -19,6 +19,10 @@ class Reorder(Op):
 
     Shapes: [N, C] or [C, H, W] -> as `to` says
     """
+
+    identity = "Reorder(to)"
+    onnx_tool_free = True
+    kind = "reorder"
 
     to: Order
 
@@ -39,6 +43,9 @@ class MergeGroups(Op):
     Source: Swin's patch merging, arXiv 2103.14030
     """
 
+    identity = "MergeGroups()"
+    onnx_tool_free = True
+    kind = "reorder"
     order_rule = "tokenwise"
 
     def infer(self, *inputs: TensorType) -> TensorType:
@@ -61,6 +68,9 @@ class Slice(Op):
     Shapes: [..., C] -> [..., stop - start]
     """
 
+    identity = "Slice(start, stop)"
+    onnx_tool_free = True
+    serves_attention = True
     order_rule = "tokenwise"
 
     start: int
@@ -82,6 +92,8 @@ class PrependToken(Op):
     Source: ViT's class token, arXiv 2010.11929
     """
 
+    identity = "PrependToken(dim, init)"
+
     dim: int
     init: Init = Init("normal", 1e-6)
 
@@ -101,6 +113,9 @@ class AddPosition(Op):
     Shapes: [N, C] -> the same
     Source: ViT's 1-D position embedding, arXiv 2010.11929
     """
+
+    identity = "AddPosition(num_tokens, dim, init)"
+    kind = "add"
 
     num_tokens: int
     dim: int
@@ -123,6 +138,8 @@ class TakeToken(Op):
     Shapes: [N, C] -> [C]
     """
 
+    identity = "TakeToken(position)"
+
     position: int
 
     def infer(self, *inputs: TensorType) -> TensorType:
@@ -139,6 +156,8 @@ class MeanPool(Op):
     Shapes: [N, C] or [C, H, W] -> [C]
     """
 
+    identity = "MeanPool()"
+    fp32_island = True
     order_rule = "any"
 
     def infer(self, *inputs: TensorType) -> TensorType:
@@ -146,3 +165,6 @@ class MeanPool(Op):
         if len(x.shape) < 2 or (x.order is not None and x.order.padded):
             raise RuleBroken(f"MeanPool needs a map or a sequence without padding, but got {x}")
         return TensorType((x.channels,), x.dtype, None, x.batched)
+
+    def onnx_tool_flops(self, inputs: Sequence[TensorType], output: TensorType) -> int:
+        return (inputs[0].tokens + 2) * output.size

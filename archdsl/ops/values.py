@@ -20,6 +20,9 @@ class Constant(Op):
     Shapes: nothing -> `shape`, without a batch axis
     """
 
+    identity = "Constant(shape)"
+    serves_attention = True
+
     shape: tuple[int, ...]
 
     def infer(self, *inputs: TensorType) -> TensorType:
@@ -39,6 +42,8 @@ class Cast(Op):
     Shapes: any -> the same
     """
 
+    identity = "Cast(to)"
+    kind = "layout"
     order_rule = "elementwise"
 
     to: DType

@@ -1,4 +1,4 @@
-"""Leave out what does nothing at inference: dropout and drop path."""
+"""Remove the ops that are the identity at inference: dropout and drop path."""
 
 from __future__ import annotations
 

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import hashlib
 
-import numpy as np
-
 from archdsl.ir.graph import Graph, Node, Value
-from archdsl.ops import Constant
+from archdsl.ops.values import Constant
 from archdsl.passes.network import Array, Network, Rewriting
 from archdsl.passes.runner import Pass
 
@@ -21,6 +19,8 @@ LIMIT = 1 << 24
 
 def fold_constants(network: Network) -> Network:
     """The same function with constants where it did not depend on its input."""
+    import numpy as np
+
     known = _known(network)
     rewriting, held = Rewriting(network), dict[tuple[object, ...], Value]()
 

@@ -1,4 +1,4 @@
-"""Let the linears do what norms do to each channel.
+"""Fold norms into the linears and convolutions beside them.
 
 At inference a batch norm is x * scale + shift, and so is the end of a layer norm. With W, b of the next linear (or
 convolution without padding), the rules are
@@ -18,26 +18,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from archdsl.ir.graph import Graph, Node, Value
 from archdsl.ir.order import Planes
-from archdsl.ops import (
-    Affine,
-    BatchNorm,
-    Conv2d,
-    LayerNorm,
-    Linear,
-    MeanPool,
-    MergeGroups,
-    Reorder,
-    TakeToken,
-    TokenAffine,
-    TokenBatchNorm,
-)
+from archdsl.ops.linear import Conv2d, Linear
+from archdsl.ops.norm import Affine, BatchNorm, LayerNorm, TokenAffine, TokenBatchNorm
+from archdsl.ops.tokens import MeanPool, MergeGroups, Reorder, TakeToken
 from archdsl.passes.network import Array, Network, Rewriting
-from archdsl.passes.readers import Readers
 from archdsl.passes.runner import Pass
+from archdsl.passes.uses import Uses
 
 
 @dataclass(frozen=True)
@@ -48,9 +36,13 @@ class ScaleShift:
     shift: Array
 
     def repeated(self, times: int) -> ScaleShift:
+        """For `times` copies of the channels side by side."""
+        import numpy as np
+
         return ScaleShift(np.tile(self.scale, times), np.tile(self.shift, times))
 
-    def taken(self, positions: Sequence[int]) -> ScaleShift:
+    def at(self, positions: Sequence[int]) -> ScaleShift:
+        """For the channels at `positions`, in that order."""
         return ScaleShift(self.scale[list(positions)], self.shift[list(positions)])
 
 
@@ -70,7 +62,7 @@ class _Folder:
     """
 
     def __init__(self, network: Network):
-        self.network, self.readers = network, Readers(network.graph)
+        self.network, self.uses = network, Uses(network.graph)
         self.after: dict[Node, ScaleShift] = {}
         self.before: dict[Node, ScaleShift] = {}
         self.replaced: dict[Node, LayerNorm | Affine | TokenAffine | None] = {}
@@ -89,8 +81,8 @@ class _Folder:
 
     def _fold(self, node: Node) -> None:
         own = self._scale_shift(node)
-        sinks = list(_sinks(node, own, self.readers))
-        source = self.readers.only_linear_before(node)
+        sinks = list(_sinks(node, own, self.uses))
+        source = self.uses.only_linear_before(node)
         if all(found is not None for _, found in sinks) and not any(sink in self.after for sink, _ in sinks):
             self.after.update({sink: found for sink, found in sinks if found is not None})
             self.replaced[node] = replace(node.op, affine=False) if isinstance(node.op, LayerNorm) else None
@@ -101,6 +93,8 @@ class _Folder:
             self.replaced[node] = Affine(node.op.dim)
 
     def _scale_shift(self, node: Node) -> ScaleShift:
+        import numpy as np
+
         numbers = {key: value.astype(np.float64) for key, value in self.network.of(node).items()}
         if isinstance(node.op, LayerNorm | Affine):
             return ScaleShift(numbers["weight"], numbers["bias"])
@@ -128,12 +122,14 @@ class _Folder:
         own, home = self._scale_shift(node), x.type.order
         order = x.inputs[0].type.order if isinstance(x.op, Reorder) else None
         if order is not None and not order.padded and not isinstance(order, Planes):
-            own, x = own.taken(order.slots()), x.inputs[0]
+            own, x = own.at(order.slots()), x.inputs[0]
         x = self.rewriting.put(new, op, (x,), node.path, {"weight": own.scale, "bias": own.shift})
         return x if x.type.order == home or home is None else new.add(Reorder(home), x, path=f"{node.path}.reorder")
 
     def _linear(self, new: Graph, node: Node, inputs: tuple[Value, ...]) -> Value:
         """The linear or convolution with what it takes over."""
+        import numpy as np
+
         assert isinstance(node.op, Linear | Conv2d)
         tensors = self.network.of(node)
         weight, bias = tensors["weight"], tensors.get("bias")
@@ -152,8 +148,8 @@ def _taking_input(op: Linear | Conv2d, weight: Array, shift: Array | float, x: S
     """Weight and bias of the op that does to y what `op` does to y * scale + shift."""
     groups = op.groups if isinstance(op, Conv2d) else 1
     rows = weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)  # [g, out / g, in / g, places]
-    scaled = rows * x.scale.reshape(groups, 1, -1, 1).astype(np.float32)
-    added = rows.sum(axis=3, dtype=np.float64) @ x.shift.reshape(groups, -1, 1)
+    scaled = rows * x.scale.reshape(groups, 1, -1, 1).astype("float32")
+    added = rows.sum(axis=3, dtype="float64") @ x.shift.reshape(groups, -1, 1)
     return scaled.reshape(weight.shape), shift + added.reshape(-1)
 
 
@@ -162,20 +158,20 @@ def _along(scale: Array, weight: Array) -> Array:
     return scale.reshape(-1, *[1] * (weight.ndim - 1))
 
 
-def _sinks(node: Node, own: ScaleShift, readers: Readers) -> Iterator[tuple[Node, ScaleShift | None]]:
+def _sinks(node: Node, own: ScaleShift, uses: Uses) -> Iterator[tuple[Node, ScaleShift | None]]:
     """The linears that read `node`, each with what `own` has become on the way; None for a reader that is none."""
-    if readers.is_output(node):
+    if uses.is_output(node):
         yield node, None
-    for user in readers.of(node):
+    for user in uses.of(node):
         match user.op:
             case Linear() | Conv2d(padding=0):
                 yield user, own
             case MeanPool() | TakeToken():
-                yield from _sinks(user, own, readers)
+                yield from _sinks(user, own, uses)
             case Reorder(to) if not to.padded or not own.shift.any():
-                yield from _sinks(user, own, readers)
+                yield from _sinks(user, own, uses)
             case MergeGroups():
-                yield from _sinks(user, own.repeated(4), readers)
+                yield from _sinks(user, own.repeated(4), uses)
             case _:
                 yield user, None
 

@@ -1,9 +1,9 @@
-"""Let the linear before a factor multiply by it.
+"""Fold constant factors into the weights of the linear before them.
 
     scale of the logits, q being channels of a linear    ->  those rows of the linear times the scale
     layer_scale(linear(x))                               ->  linear'(x), its rows times gamma
 
-Softmax's q is then scaled before the first product, which is what runtimes look for when they fuse attention, and fp16
+Softmax's q is then scaled before the first product, the form that runtimes recognise when they fuse attention, and fp16
 logits stay small.
 """
 
@@ -11,29 +11,33 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from archdsl.ir.graph import Graph, Node, Value
 from archdsl.ir.op import Op
-from archdsl.ops import Attention, Conv2d, LayerScale, Linear, Reorder, Slice
+from archdsl.ops.attention import Attention
+from archdsl.ops.linear import Linear
+from archdsl.ops.pointwise import LayerScale
+from archdsl.ops.tokens import Reorder, Slice
 from archdsl.passes.network import Array, Network, Rewriting
-from archdsl.passes.readers import Readers
 from archdsl.passes.runner import Pass
+from archdsl.passes.uses import Uses
 
 
 def fold_scales(network: Network) -> Network:
     """The same function with factors moved into the linears before them."""
-    readers, factors, gone = Readers(network.graph), dict[Node, Array](), set[Node]()
+    import numpy as np
+
+    uses, factors, gone = Uses(network.graph), dict[Node, Array](), set[Node]()
     for node in network.graph.live():
-        rows: Rows | None = None
+        rows: WeightRows | None = None
         factor: Array | float = 1.0
         if isinstance(node.op, Attention) and node.op.scale != 1:
-            rows, factor = _rows_of_query(node, readers), node.op.scale
+            rows, factor = _rows_of_query(node, uses), node.op.scale
         elif isinstance(node.op, LayerScale):
-            source = readers.only_linear_before(node, through_padding=True)
-            rows, factor = Rows(source) if source else None, network.of(node)[""]
+            source = uses.only_linear_before(node, through_padding=True)
+            rows, factor = WeightRows(source) if source else None, network.of(node)[""]
         if rows is not None:
-            factors.setdefault(rows.of, np.ones(_num_rows(rows.of)))[rows.start : rows.stop] *= factor
+            num_rows = rows.of.op.tensors()["weight"].shape[0]
+            factors.setdefault(rows.of, np.ones(num_rows))[rows.start : rows.stop] *= factor
             gone.add(node)
     rewriting = Rewriting(network)
 
@@ -55,7 +59,7 @@ def fold_scales(network: Network) -> Network:
 
 
 @dataclass(frozen=True)
-class Rows:
+class WeightRows:
     """Rows start, …, stop - 1 of a linear's weight."""
 
     of: Node
@@ -63,32 +67,27 @@ class Rows:
     stop: int | None = None
 
 
-def _rows_of_query(node: Node, readers: Readers) -> Rows | None:
+def _rows_of_query(node: Node, uses: Uses) -> WeightRows | None:
     """The rows of a linear that make nothing but this attention's q."""
     x = node.inputs[0]
-    while isinstance(x.op, Reorder) and readers.alone(x):
+    while isinstance(x.op, Reorder) and uses.has_single_use(x):
         x = x.inputs[0]
-    if not readers.alone(x):
+    if not uses.has_single_use(x):
         return None
     if isinstance(x.op, Linear):
-        return Rows(x)
+        return WeightRows(x)
     if not isinstance(x.op, Slice):
         return None
     cut, source = x.op, x.inputs[0]
-    if not isinstance(source.op, Linear) or readers.is_output(source):
+    if not isinstance(source.op, Linear) or uses.is_output(source):
         return None
-    others = [other.op for other in readers.of(source) if other is not x]
-    return Rows(source, cut.start, cut.stop) if all(_apart(cut, other) for other in others) else None
+    others = [other.op for other in uses.of(source) if other is not x]
+    return WeightRows(source, cut.start, cut.stop) if all(_apart(cut, other) for other in others) else None
 
 
 def _apart(cut: Slice, other: Op) -> bool:
     """Whether `other` is a slice that has no channel in common with `cut`."""
     return isinstance(other, Slice) and (other.stop <= cut.start or cut.stop <= other.start)
-
-
-def _num_rows(node: Node) -> int:
-    assert isinstance(node.op, Linear | Conv2d)
-    return node.op.d_out if isinstance(node.op, Linear) else node.op.c_out
 
 
 fold = Pass("fold_scales", fold_scales)

@@ -1,4 +1,4 @@
-"""What passes for deployment rewrite: a graph together with the numbers of its tensors."""
+"""A graph together with the numbers of its tensors: what passes take and give."""
 
 from __future__ import annotations
 
@@ -53,4 +53,5 @@ class Rewriting:
         return value
 
     def done(self, graph: Graph) -> Network:
+        """`graph` with the numbers of its tensors, new and old."""
         return self.network.fitted(graph, self.weights)

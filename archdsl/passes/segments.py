@@ -22,7 +22,8 @@ from archdsl.errors import RuleBroken
 from archdsl.ir.graph import Graph, Input, Node, Value, total_cost
 from archdsl.ir.op import Cost
 from archdsl.ir.order import Groups2x2, Order, Raster, Windows
-from archdsl.ops import Reorder
+from archdsl.ir.paths import part_of
+from archdsl.ops.tokens import Reorder
 from archdsl.passes.drop_train_only import drop_train_only
 
 INPUT, OUTPUT = "x", "y"
@@ -70,7 +71,7 @@ def segments_of(graph: Graph) -> tuple[Segment, ...]:
     """The segments of a network with one input and one output, from first to last, without what only training needs.
 
     Chained, they compute what the network does at inference.
-    Errors: ValueError for a graph with other ends
+    Raises: ValueError for a graph with other ends
     """
     if len(graph.inputs) != 1 or len(graph.outputs) != 1:
         raise ValueError(f"one input and one output are needed, got {len(graph.inputs)} and {len(graph.outputs)}")
@@ -150,16 +151,7 @@ def _shortest_runs(graph: Graph) -> Iterator[_Run]:
 def _groups(nodes: Sequence[Node]) -> tuple[str, ...]:
     """Without those of reorders, which bear the path of whoever made what they move, where there is something else."""
     working = [node for node in nodes if not isinstance(node.op, Reorder)] or nodes
-    return tuple(dict.fromkeys(_group(node.path) for node in working))
-
-
-def _group(path: str) -> str:
-    """`stages.1.blocks.0.attn.qkv` -> `stages.1.blocks.0`, `stages.1.downsample.norm` -> `stages.1.downsample`,
-    `head.fc` -> `head`"""
-    words = path.split(".")
-    if words[0] != "stages":
-        return words[0]
-    return ".".join(words[:4] if words[2:3] == ["blocks"] else words[:3])
+    return tuple(dict.fromkeys(part_of(node.path) for node in working))
 
 
 def _cut_out(run: _Run, before: Node) -> Graph:

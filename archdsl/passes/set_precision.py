@@ -2,7 +2,7 @@
 
 Runtimes no longer choose formats for a network (TensorRT 11 has no such flags), so the graph says them. Islands are
 
-- norms and means, which sum many numbers: their statistics overflow or lose digits in fp16;
+- norms and means (`Op.fp32_island`), which sum many numbers: their statistics overflow or lose digits in fp16;
 - softmax and the sum before it, which `Attention` computes in fp32 whatever its q, k and v are;
 - position biases and masks, which are part of that sum;
 - whatever `keep` names, such as values whose range fp16 cannot hold.
@@ -14,12 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Set
 
-from archdsl.ir.graph import Graph, Input, Node, Value
+from archdsl.ir.graph import Graph, Node, Value
 from archdsl.ir.types import DType
-from archdsl.ops import BatchNorm, Cast, LayerNorm, MeanPool, TokenBatchNorm
+from archdsl.ops.values import Cast
 from archdsl.passes.runner import Pass
-
-ISLANDS = (Input, LayerNorm, BatchNorm, TokenBatchNorm, MeanPool)
 
 
 def set_precision(graph: Graph, dtype: DType, keep: Set[str] = frozenset()) -> Graph:
@@ -37,7 +35,7 @@ def set_precision(graph: Graph, dtype: DType, keep: Set[str] = frozenset()) -> G
     def make(new: Graph, node: Node, inputs: tuple[Value, ...]) -> Value:
         if isinstance(node.op, Cast):
             return inputs[0]
-        island = isinstance(node.op, ISLANDS) or node.path in keep
+        island = node.op.fp32_island or node.path in keep
         wanted: DType = "f32" if island else dtype
         inputs = tuple(held_in(new, x, wanted) for x in inputs)
         return new.add(node.op, *inputs, path=node.path)
@@ -45,7 +43,7 @@ def set_precision(graph: Graph, dtype: DType, keep: Set[str] = frozenset()) -> G
     after = graph.rebuild(make)
     for name, value in after.outputs.items():
         after.output(name, held_in(after, value, "f32"))
-    return after.swept()
+    return after.without_dead_nodes()
 
 
 def in_dtype(dtype: DType, keep: Set[str] = frozenset()) -> Pass:

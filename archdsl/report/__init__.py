@@ -1,1 +1,1 @@
-"""What people read: tables, the picture of the front, CSV. Facts first, drawings second."""
+"""Facts as people read them: tables, CSV, pictures, the page of a search. Nothing is measured here."""

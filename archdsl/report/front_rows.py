@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
+from archdsl.language import Space, Spec
 from archdsl.latency import Timing
-from archdsl.spec import Space, Spec
-from archdsl.study.front import Front, FrontPoint
+from archdsl.study.front.pareto import Front, FrontPoint
 from archdsl.study.objectives import named
 from archdsl.study.record import Record
 
@@ -23,7 +23,7 @@ class FrontRow:
 
     name: unique in the front, and a valid name of a spec; spec: the network under that name
     differs: what its settings change in the base spec, `path value`, comma between them; empty for the base itself
-    tied_with: names of the front's networks that noise cannot tell from it
+    tied_with: names of the front's networks that are indistinguishable from it within noise
     """
 
     name: str
@@ -38,7 +38,7 @@ class FrontRow:
         in_search: of a confirmed network, what the search had found: accuracy in [0, 1], latencies in ms
         """
         record = self.record
-        taken: dict[str, Timing | None] = {**record.taken} or {"": None}
+        taken: dict[str, Timing | None] = {**record.timing_by_target} or {"": None}
         return {
             "name": self.name,
             "trial": record.number,
@@ -57,25 +57,25 @@ class FrontRow:
 def front_rows(front: Front, space: Space) -> tuple[FrontRow, ...]:
     """The rows, best accuracy (first objective) first."""
     names = _names(front.members)
-    base = space.picks_of(space.base)
+    base = space.assignment_of(space.base)
     return tuple(
         FrontRow(
             names[member.record.number],
             member.record,
-            space.spec(member.record.picks, name=names[member.record.number]),
-            differences(space, member.record.picks, base),
+            space.spec(member.record.assignment, name=names[member.record.number]),
+            differences(space, member.record.assignment, base),
             tuple(names[number] for number in member.tied_with),
         )
         for member in front.members
     )
 
 
-def differences(space: Space, picks: Mapping[str, int], base: Mapping[str, int] | None) -> str:
-    """What picks change against those of the base; all of them when the space does not hold its own base."""
+def differences(space: Space, assignment: Mapping[str, int], base: Mapping[str, int] | None) -> str:
+    """What an assignment changes against the base's; all that it sets when the space does not hold its own base."""
     found = [
-        f"{knob.path} {knob.options[picks[knob.name]]}"
-        for knob in space.active(picks)
-        if base is None or base.get(knob.name) != picks[knob.name]
+        f"{choice.path} {choice.labels[assignment[choice.name]]}"
+        for choice in space.active(assignment)
+        if base is None or base.get(choice.name) != assignment[choice.name]
     ]
     return ", ".join(sorted(found))
 
@@ -84,7 +84,10 @@ def _in_search(before: Record | None) -> dict[str, float] | None:
     if before is None:
         return None
     accuracy = {"accuracy": before.accuracy.mean} if before.accuracy is not None else {}
-    return {**accuracy, **{named("latency", target): timing.median_ms for target, timing in before.taken.items()}}
+    return {
+        **accuracy,
+        **{named("latency", target): timing.median_ms for target, timing in before.timing_by_target.items()},
+    }
 
 
 def _names(members: tuple[FrontPoint, ...]) -> dict[int, str]:

@@ -2,45 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
+from archdsl.language.architecture.from_data import trained_on_of
+from archdsl.language.text.render import to_yaml
 from archdsl.report.front_rows import FrontRow
 from archdsl.report.front_table import accuracy_text
-from archdsl.spec.render import to_yaml
+from archdsl.report.templates import bounded
 
 MARK = "# archdsl search"
 """How a file of the front begins: others in its folder are not ours, and are left alone."""
-_FIRST = ("name", "source", "expect")
+_FIRST = ("name", "source", "expect", "trained_on")
 
 
-def front_spec(row: FrontRow, study: str) -> str:
-    """The YAML of one network, with what was found out about it as comments."""
-    facts = [f"{MARK} {_plain(study)}, trial {row.record.number}"]
+def front_spec(row: FrontRow, study: str, trained_on: Mapping[str, Any] = MappingProxyType({})) -> str:
+    """The YAML of one network, with what was found out about it as comments.
+
+    trained_on: what is known of the data of its training, of which the spec keeps classes and preprocessing
+    """
+    facts = [f"{MARK} {bounded(study)}, trial {row.record.number}"]
     if row.record.accuracy is not None:
         accuracy = row.record.accuracy
         facts.append(
-            f"# accuracy {accuracy_text(accuracy)} on {_plain(accuracy.data)}, recipe {_plain(accuracy.recipe)}"
+            f"# accuracy {accuracy_text(accuracy)} on {bounded(accuracy.data)}, recipe {bounded(accuracy.recipe)}"
         )
-    for timing in row.record.taken.values():
+    for timing in row.record.timing_by_target.values():
         device = f"{timing.runtime} {timing.runtime_version} on {timing.device_name}"
-        facts.append(f"# latency {timing}, {_plain(device)}, {timing.precision}, batch {timing.batch}")
+        facts.append(f"# latency {timing}, {bounded(device)}, {timing.precision}, batch {timing.batch}")
     if row.record.is_confirmed:
-        facts.append("# confirmed: these are values of a second evaluation, made because it stood on the front")
-    return "\n".join(facts) + "\n" + to_yaml(_data(row))
+        facts.append("# confirmed: re-evaluated because it was on the front; these are the new values")
+    return "\n".join(facts) + "\n" + to_yaml(_data(row, trained_on))
 
 
-def _data(row: FrontRow) -> dict[str, Any]:
+def _data(row: FrontRow, trained_on: Mapping[str, Any]) -> dict[str, Any]:
     """The spec's mapping with its name, and the counts that it must come to."""
     written = dict(row.spec.data)
-    known = {"name": row.name, "source": written.get("source"), "expect": _expect(row)}
+    expect = {"params": row.record.params, "macs": row.record.macs}
+    said = trained_on_of(trained_on, row.spec) or None
+    known = {"name": row.name, "source": written.get("source"), "expect": expect, "trained_on": said}
     first = {key: known[key] for key in _FIRST if known[key] is not None}
     return {**first, **{key: value for key, value in written.items() if key not in _FIRST}}
-
-
-def _expect(row: FrontRow) -> dict[str, int | None]:
-    return {"params": row.record.params, "macs": row.record.macs}
-
-
-def _plain(text: str) -> str:
-    """Text for a comment: one line, printable."""
-    return "".join(char if char.isprintable() else " " for char in text)[:200]

@@ -7,10 +7,11 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from archdsl.latency.predictor.networks import Network
-from archdsl.report.prediction import Forecast
-from archdsl.report.prediction_check import Checked
-from archdsl.spec import Space
+from archdsl.language import Space
+from archdsl.latency.predictor.holdout import Checked
+from archdsl.latency.predictor.networks import CandidateNetwork
+from archdsl.latency.predictor.predictions import Forecast
+from archdsl.outside_text import spreadsheet_cell
 
 
 def reasons_of(made: Forecast) -> list[str]:
@@ -28,7 +29,9 @@ def reasons_of(made: Forecast) -> list[str]:
     return found
 
 
-def rows_of(made: Forecast, base: Network | None = None, differs: Callable[[Network], str] | None = None) -> list[Any]:
+def rows_of(
+    made: Forecast, base: CandidateNetwork | None = None, differs: Callable[[CandidateNetwork], str] | None = None
+) -> list[Any]:
     """Facts of each predicted network, the fastest first; `ratio` is to the base's prediction where there is one."""
     by_hash = {network.hash: prediction for network, prediction in made.predicted}
     reference = by_hash.get(base.hash) if base else None
@@ -46,13 +49,13 @@ def rows_of(made: Forecast, base: Network | None = None, differs: Callable[[Netw
     ]
 
 
-def differences(space: Space, base: Network) -> Callable[[Network], str]:
+def differences(space: Space, base: CandidateNetwork) -> Callable[[CandidateNetwork], str]:
     """What a network sets otherwise than the base, in the words of the space: `stages.0.window=14, …`."""
-    knobs = {knob.name: knob for knob in space.knobs}
+    choices = {choice.name: choice for choice in space.choices}
 
-    def differs(network: Network) -> str:
-        changed = [name for name, index in network.picks.items() if base.picks.get(name) != index]
-        return ", ".join(f"{name}={knobs[name].options[network.picks[name]]}" for name in changed) or "the base"
+    def differs(network: CandidateNetwork) -> str:
+        changed = [name for name, index in network.assignment.items() if base.assignment.get(name) != index]
+        return ", ".join(f"{name}={choices[name].labels[network.assignment[name]]}" for name in changed) or "the base"
 
     return differs
 
@@ -95,5 +98,5 @@ def csv_of(rows: Sequence[Mapping[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow("predicted_" + name if name.endswith("_ms") else name for name in COLUMNS)
-    writer.writerows([row[name] for name in COLUMNS] for row in rows)
+    writer.writerows([spreadsheet_cell(row[name]) for name in COLUMNS] for row in rows)
     return text.getvalue()

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from archdsl.compiler import cost, identity
 from archdsl.errors import ArchError
-from archdsl.spec import Space
-from archdsl.spec.counting import SpaceSize, count
+from archdsl.language import Space
+from archdsl.language.space.counting import SpaceSize, count
 
 SAMPLED = 200
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from archdsl.ir.graph import Graph, Node, total_cost
 from archdsl.ir.op import Cost
 from archdsl.ir.order import Windows
-from archdsl.ops import Attention
-from archdsl.passes.settle_reorders import data_moving_reorders
+from archdsl.ir.paths import part_of, stage_of
+from archdsl.ops.attention import Attention
+from archdsl.passes.propagate_layouts import data_moving_reorders
 
 
 @dataclass(frozen=True)
@@ -36,18 +37,18 @@ class StageFacts:
 
 def stage_facts(graph: Graph, settled: Graph) -> list[StageFacts]:
     """The rows of a network. `graph` is the spec's, `settled` the same after the passes."""
-    moves_before = Counter(_stage_of(node) for node in data_moving_reorders(graph))
-    moves_after = Counter(_stage_of(node) for node in data_moving_reorders(settled))
+    moves_before = Counter(stage_of(node.path) for node in data_moving_reorders(graph))
+    moves_after = Counter(stage_of(node.path) for node in data_moving_reorders(settled))
     stages: dict[str, list[Node]] = {}
     for node in graph.live():
         if node not in graph.inputs:
-            stages.setdefault(_stage_of(node), []).append(node)
+            stages.setdefault(stage_of(node.path), []).append(node)
     return [
         StageFacts(
             name=name,
             map=_map_of(nodes[-1]),
             dim=nodes[-1].type.channels,
-            blocks=len({".".join(node.path.split(".")[:4]) for node in nodes if ".blocks." in node.path}),
+            blocks=len({part_of(node.path) for node in nodes if ".blocks." in node.path}),
             attention=dict(Counter(_attention_of(node) for node in nodes if isinstance(node.op, Attention))),
             cost=total_cost(nodes),
             reorders_before=moves_before[name],
@@ -55,11 +56,6 @@ def stage_facts(graph: Graph, settled: Graph) -> list[StageFacts]:
         )
         for name, nodes in stages.items()
     ]
-
-
-def _stage_of(node: Node) -> str:
-    first, *rest = node.path.split(".")
-    return f"{first}.{rest[0]}" if first == "stages" else first
 
 
 def _map_of(node: Node) -> str:

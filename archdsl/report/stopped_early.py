@@ -12,12 +12,13 @@ from archdsl.study.record import Record
 
 @dataclass(frozen=True)
 class StoppedEarly:
-    """trainings: networks that were trained to their end, or stopped; stopped: those that were stopped, by trial"""
+    """trainings: networks that were trained to their end, or stopped"""
 
     trainings: tuple[Record, ...]
 
     @property
     def stopped(self) -> tuple[Record, ...]:
+        """Those that were stopped, by trial."""
         return tuple(record for record in self.trainings if record.state == "stopped")
 
     @property
@@ -40,10 +41,11 @@ class StoppedEarly:
         when = ", ".join(f"{count} after epoch {epoch}" for epoch, count in self.after.items())
         done, whole = self.epochs
         were = "was" if len(self.stopped) == 1 else "were"
-        told = f"{len(self.stopped)} of {num} training{many} {were} stopped early ({when})"
-        return f"{told}: {done} of {whole} epochs were trained"
+        text = f"{len(self.stopped)} of {num} training{many} {were} stopped early ({when})"
+        return f"{text}: {done} of {whole} epochs were trained"
 
     def as_json(self) -> dict[str, Any]:
+        """The numbers, and the trials that were stopped."""
         done, whole = self.epochs
         return {
             "trainings": len(self.trainings),

@@ -1,4 +1,4 @@
-"""From picks to values: the network first, then what is cheap, then the latency, then the accuracy."""
+"""From an assignment to values: the network first, then its counts, then the latency, then the accuracy."""
 
 from __future__ import annotations
 
@@ -7,23 +7,19 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from archdsl import compiler
+from archdsl.evaluators import Evaluator, Stepwise
+from archdsl.events import Listener, Note, Step
+from archdsl.language import Space
+from archdsl.language.architecture.model import Spec
+from archdsl.language.space.objectives import MEASURED
+from archdsl.language.text.quantities import exact_text
 from archdsl.latency import Timing
-from archdsl.spec.aims import MEASURED
-from archdsl.spec.model import Spec
-from archdsl.study.events import Listener, Noted, Preparing
-from archdsl.study.foresight import Foresight, Latencies
-from archdsl.study.halving import Halving, train
+from archdsl.study.early_stopping import SuccessiveHalving, train
 from archdsl.study.objectives import BadValues, Objective, named
+from archdsl.study.predicted_latencies import Estimates, PredictedLatencies
 from archdsl.study.record import Record
-from archdsl.study.storage.once import Once
-from archdsl.training import Accuracy, Evaluator
-from archdsl.training.evaluator import Stepwise
-
-
-class SpecsByPicks(Protocol):
-    """What is needed of a space here."""
-
-    def spec(self, picks: Mapping[str, int]) -> Spec: ...
+from archdsl.study.storage.shared_results import SharedResults
+from archdsl.training import Accuracy
 
 
 class Bounds(Protocol):
@@ -39,7 +35,7 @@ class Bounds(Protocol):
 class Candidate:
     """One network of the space. hash: its canonical identity, equal for equal networks; counts are for one image."""
 
-    picks: Mapping[str, int]
+    assignment: Mapping[str, int]
     spec: Spec
     hash: str
     params: int
@@ -47,22 +43,11 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What is known about a candidate so far. violations: constraint -> how far beyond, as a share; <= 0 is kept."""
+class KnownCosts:
+    """What is known about a network before it is evaluated.
 
-    params: int
-    macs: int
-    timing: Timing | None = None
-    accuracy: Accuracy | None = None
-    violations: Mapping[str, float] | None = None
-
-
-@dataclass(frozen=True)
-class Foreseen:
-    """What is known about a setting before anything is paid.
-
-    hash: of its network; values: by name of objective or constraint, as far as they are known
-    intervals: of those values that are estimates, by name; each holds what will be found with probability `LEVEL`
+    hash: the network's; values: by name of objective or constraint, as far as they are known
+    intervals: of the values that are predicted, by name; each holds the measured value with probability `LEVEL`
     """
 
     hash: str
@@ -70,13 +55,17 @@ class Foreseen:
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def may_keep(self, name: str, bounds: Bounds) -> bool:
-        """Whether a value that is known can lie within its bounds: of an estimate, any of its interval."""
+        """Whether a known value lies within its bounds; a predicted one does if any value of its interval does."""
         low, high = self.intervals.get(name, (self.values[name], self.values[name]))
         return (bounds.max is None or low <= bounds.max) and (bounds.min is None or high >= bounds.min)
 
 
 class Infeasible(Exception):
-    """A candidate breaks a hard constraint. violations: as in `Facts`; paid: whether something was measured for it."""
+    """A candidate violates a hard constraint.
+
+    violations: constraint -> how far its value lies beyond the bound, as a share of it; zero or less is within
+    paid: whether the candidate was measured
+    """
 
     def __init__(self, message: str, violations: Mapping[str, float], *, paid: bool):
         super().__init__(message)
@@ -84,113 +73,125 @@ class Infeasible(Exception):
 
 
 LatencyOf = Callable[[Spec], Timing]
-"""Takes a network's time on one target: where its latency, throughput, peak memory and energy come from."""
-Say = Callable[[str], None]
-Keep = Callable[[str, Any], None]
+"""Measures a network on one target: where its latency, throughput, peak memory and energy come from."""
+OnStep = Callable[[str], None]
+Store = Callable[[str, Any], None]
 
 
 class Assessor:
-    """Finds out a candidate's values, the most expensive last.
+    """Evaluates a candidate's objectives and constraints, the most expensive last.
 
-    constraints: hard bounds by objective name
-    latency, accuracy: how those are taken; needed only when an objective or a constraint asks for them. In a study of
-        several targets latency is a mapping from their labels, and its names are `latency@label`
-    seed: of the first training run
-    halving: stops trainings early, by comparison with the study's `others` (a campaign says which those are)
-    foresight: knows latencies before they are measured
+    Args:
+        space: gives the network of an assignment
+        objectives: in the order of the values
+        constraints: hard bounds by objective name
+        latency, accuracy: the evaluators; each is needed only when an objective or a constraint asks for it. In a study
+            of several targets latency is a mapping from their labels, and its names are `latency@label`
+        seed: of the first training run
+        early_stopping: stops trainings by comparison with the study's other networks (`others`, set by the campaign)
+        predicted: predicts latencies before they are measured
+    Raises: ValueError when an objective or a constraint has no evaluator
     """
 
     def __init__(
         self,
-        space: SpecsByPicks,
+        space: Space,
         objectives: Sequence[Objective],
         *,
         constraints: Mapping[str, Bounds] | None = None,
         latency: LatencyOf | Mapping[str, LatencyOf] | None = None,
         accuracy: Evaluator[Spec] | None = None,
         seed: int = 0,
-        halving: Halving | None = None,
-        foresight: Foresight | None = None,
+        early_stopping: SuccessiveHalving | None = None,
+        predicted: PredictedLatencies | None = None,
     ):
         self.space, self.objectives, self.constraints, self.seed = space, tuple(objectives), constraints or {}, seed
-        self.foresight = foresight
+        self.predicted = predicted
         wanted = {objective.name for objective in objectives} | set(self.constraints)
         offered = latency if isinstance(latency, Mapping) else {} if latency is None else {"": latency}
         self.latencies = {t: take for t, take in offered.items() if wanted & {named(kind, t) for kind in MEASURED}}
         self.accuracy = accuracy if "accuracy" in wanted else None
-        self.halving = halving
+        self.early_stopping = early_stopping
         self.others: Callable[[], Sequence[Record]] = lambda: ()
         there = {"params", "macs", *(named(kind, target) for kind in MEASURED for target in offered)}
         if accuracy is not None:
             there.add("accuracy")
         if wanted - there:
-            raise ValueError(f"nothing takes the {' and the '.join(sorted(wanted - there))}")
+            raise ValueError(f"nothing evaluates the {' and the '.join(sorted(wanted - there))}")
 
-    def candidate(self, picks: Mapping[str, int]) -> Candidate:
-        """The network that the picks give. Errors: SpecError, ShapeError when they give none."""
-        spec = self.space.spec(picks)
+    def candidate(self, assignment: Mapping[str, int]) -> Candidate:
+        """The network of this assignment. Raises: SpecError, ShapeError when it gives none"""
+        spec = self.space.spec(assignment)
         cost = compiler.cost(spec)
-        return Candidate(dict(picks), spec, compiler.identity(spec), cost.params, cost.macs)
+        return Candidate(dict(assignment), spec, compiler.identity(spec), cost.params, cost.macs)
 
-    def prepare(self, once: Once, listen: Listener) -> None:
-        """Learn once for the whole study what `foresee` needs; listen: told what is done. Errors: Interrupted"""
-        if self.foresight is not None:
-            self.foresight.prepare(once, lambda doing: listen(Preparing(doing)))
-            for name, sentence in self.foresight.told.items():
-                listen(Noted(f"{name} foreseen: {sentence}"))
+    def prepare(self, shared: SharedResults, on_event: Listener) -> None:
+        """Learn, once for the whole study, what `known_costs` needs.
 
-    def foresee(self, picks: Mapping[str, int]) -> Foreseen:
-        """What is known for next to nothing about the network that the picks give. Errors: as `candidate`"""
-        candidate = self.candidate(picks)
+        Args: on_event: called with `Step` and `Note`
+        Raises: Interrupted
+        """
+        if self.predicted is not None:
+            self.predicted.prepare(shared, lambda step: on_event(Step(step)))
+            for name, sentence in self.predicted.notes.items():
+                on_event(Note(f"{name} predicted: {sentence}"))
+
+    def known_costs(self, assignment: Mapping[str, int]) -> KnownCosts:
+        """What is known about the network of this assignment without evaluating it. Raises: as `candidate`"""
+        candidate = self.candidate(assignment)
         counts = {"params": candidate.params, "macs": candidate.macs}
-        known = Latencies() if self.foresight is None else self.foresight.of(candidate.spec, candidate.hash)
-        return Foreseen(candidate.hash, {**counts, **known.values}, known.intervals)
+        known = Estimates() if self.predicted is None else self.predicted.of(candidate.spec, candidate.hash)
+        return KnownCosts(candidate.hash, {**counts, **known.values}, known.intervals)
 
     def check_counts(self, candidate: Candidate) -> None:
-        """Raise Infeasible when parameters or MACs break a constraint: that costs nothing to know."""
+        """Raise Infeasible when parameters or MACs break a constraint."""
         self._check({"params": candidate.params, "macs": candidate.macs}, paid=False)
 
-    def assess(self, candidate: Candidate, say: Say, keep: Keep) -> tuple[Sequence[object], Mapping[str, float]]:
-        """The objectives' values and how the constraints are kept.
+    def assess(
+        self, candidate: Candidate, on_step: OnStep, store: Store
+    ) -> tuple[Sequence[object], Mapping[str, float]]:
+        """Measure and train a network.
 
-        say: told `latency` (`latency@label`) and `training` when they begin; keep: given each result as soon as it is
-            there, timings as `timing` (`timing@label`)
-        Errors: Infeasible; BadValues for a memory or an energy that is not known; MeasureError, TrainingError,
-            BackendError as they come
+        Args:
+            on_step: called with `latency` (`latency@label`) and `training` when they begin
+            store: called with each result as soon as it is there: `accuracy`, `timing` (`timing@label`), as plain data
+        Returns: the objectives' values, in their order, and the violation of each constraint (`violation`)
+        Raises: Infeasible; BadValues for a memory or an energy that is not known; MeasureError, TrainingError and
+            BackendError of the evaluators
         """
         values: dict[str, float] = {"params": candidate.params, "macs": candidate.macs}
         for target, take in self.latencies.items():
-            say(named("latency", target))
+            on_step(named("latency", target))
             timing = take(candidate.spec)
-            keep(named("timing", target), timing.as_json())
+            store(named("timing", target), timing.as_json())
             values.update(self._measured(timing, target))
             self._check(values, paid=True)
         if self.accuracy is not None:
-            say("training")
-            accuracy = self._trained(self.accuracy, candidate, values, keep)
-            keep("accuracy", accuracy.as_json())
+            on_step("training")
+            accuracy = self._trained(self.accuracy, candidate, values, store)
+            store("accuracy", accuracy.as_json())
             values["accuracy"] = accuracy.mean
         return [values[objective.name] for objective in self.objectives], self._violations(values)
 
     def _trained(
-        self, evaluator: Evaluator[Spec], candidate: Candidate, values: Mapping[str, float], keep: Keep
+        self, evaluator: Evaluator[Spec], candidate: Candidate, values: Mapping[str, float], store: Store
     ) -> Accuracy:
-        """Errors: Stopped where early stopping is asked for; what the evaluator raises"""
-        if self.halving is None or not isinstance(evaluator, Stepwise):
+        """Raises: Stopped where early stopping is asked for; what the evaluator raises"""
+        if self.early_stopping is None or not isinstance(evaluator, Stepwise):
             return evaluator(candidate.spec, seed=self.seed)
         return train(
-            self.halving,
+            self.early_stopping,
             evaluator,
             candidate.spec,
             seed=self.seed,
             objectives=self.objectives,
             values_with=lambda mean: [{**values, "accuracy": mean}[objective.name] for objective in self.objectives],
             others=lambda: [record for record in self.others() if record.hash != candidate.hash],
-            keep=keep,
+            store=store,
         )
 
     def _measured(self, timing: Timing, target: str) -> dict[str, float]:
-        """What a timing says about a network, under the names that the study has for it."""
+        """The values that a timing gives, by the study's names. Raises: BadValues"""
         found: dict[str, float] = {
             named("latency", target): timing.median_ms,
             named("throughput", target): timing.images_per_second,
@@ -204,14 +205,14 @@ class Assessor:
             if value is not None:
                 found[name] = value
             elif name in wanted or name in self.constraints:
-                reason = f" ({why.removeprefix('not told: ')})" if why else ""
-                raise BadValues(f"nobody tells how much {word} a network needs in {where}{reason}: leave {name} out")
+                reason = f" ({why.removeprefix('unknown: ')})" if why else ""
+                raise BadValues(f"it is unknown how much {word} a network needs in {where}{reason}: leave {name} out")
         return found
 
-    def worth(self, record: Record) -> tuple[list[float], dict[str, float]]:
-        """The objectives' values and the violations of what a record says. Errors: BadValues, as `assess`"""
+    def values_of(self, record: Record) -> tuple[list[float], dict[str, float]]:
+        """The objectives' values and the violations of a record, as of `assess`. Raises: BadValues"""
         values: dict[str, float] = {"params": record.params or 0, "macs": record.macs or 0}
-        for target, timing in record.taken.items():
+        for target, timing in record.timing_by_target.items():
             values.update(self._measured(timing, target))
         if record.accuracy is not None:
             values["accuracy"] = record.accuracy.mean
@@ -238,8 +239,4 @@ def violation(value: float, bounds: Bounds) -> float:
 def _broken(name: str, value: float, bounds: Bounds) -> str:
     above = bounds.max is not None and value > bounds.max
     limit = bounds.max if above else bounds.min
-    return f"{name} is {_number(value)}, but must be at {'most' if above else 'least'} {_number(limit)}"
-
-
-def _number(value: float | None) -> str:
-    return f"{value:_}" if isinstance(value, int) else f"{value:g}"
+    return f"{name} is {exact_text(value)}, but must be at {'most' if above else 'least'} {exact_text(limit)}"

@@ -1,4 +1,4 @@
-"""Hypervolume: how much of the space of objectives a set of networks has conquered.
+"""Hypervolume: the volume of objective space that a set of networks dominates.
 
 Points are rows of numbers of which less is better; `Objective.sign` makes them from values. Exact for any number of
 objectives, in time that grows with the number of points to the power of objectives - 1 at worst: meant for the fronts
@@ -8,18 +8,14 @@ of two to four objectives.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
+from archdsl.study.objectives import Objective
+from archdsl.study.record import Record
 
-    from archdsl.study.objectives import Objective
-    from archdsl.study.record import Record
-
-    Array = NDArray[np.float64]
-
+Array = NDArray[np.float64]
 MOST_OBJECTIVES = 4
 
 
@@ -27,7 +23,7 @@ def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
     """The volume that points [n, d] dominate up to a reference point [d]; what lies beyond it adds nothing.
 
     Source: Zitzler and Thiele 1998; computed by slicing the last objective (While et al. 2006)
-    Errors: ValueError when the shapes do not fit or something is not finite
+    Raises: ValueError when the shapes do not fit or something is not finite
     """
     worst = np.asarray(reference, dtype=float)
     rows = np.asarray(points, dtype=float).reshape(-1, worst.size)
@@ -49,13 +45,13 @@ def _volume(rows: Array, worst: Array) -> float:
     ends = np.append(rows[1:, -1], worst[-1])
     total, slab = 0.0, rows[:0, :-1]
     for row, end in zip(rows, ends, strict=True):
-        slab = _kept(np.vstack([slab, row[:-1]]))
+        slab = _with_last(np.vstack([slab, row[:-1]]))
         if end > row[-1]:
             total += (end - row[-1]) * _volume(slab, worst[:-1])
     return total
 
 
-def _kept(rows: Array) -> Array:
+def _with_last(rows: Array) -> Array:
     """Rows that the last one does not dominate; without the last where another dominates it."""
     old, new = rows[:-1], rows[-1]
     if (old <= new).all(axis=1).any():
@@ -63,13 +59,22 @@ def _kept(rows: Array) -> Array:
     return np.vstack([old[~(new <= old).all(axis=1)], new])
 
 
-def nondominated(points: ArrayLike) -> NDArray[np.bool_]:
-    """Which of the points [n, d] no other dominates; all of several equal ones. -> [n]"""
-    return np.logical_not(_dominates(np.asarray(points, dtype=float)).any(axis=0))
+def non_dominated(points: ArrayLike) -> NDArray[np.bool_]:
+    """Which of the points [n, d] are non-dominated, equal ones included, as booleans [n]."""
+    rows = np.asarray(points, dtype=float)
+    found = np.zeros(len(rows), dtype=np.bool_)
+    left = np.lexsort(rows.T)  # a point comes after those that dominate it
+    while len(left):
+        best, rest = rows[left[0]], rows[left]
+        found[left[0]] = True
+        is_dominated = (best <= rest).all(axis=1) & (best < rest).any(axis=1)
+        is_dominated[0] = True
+        left = left[~is_dominated]
+    return found
 
 
-def layers(points: ArrayLike) -> NDArray[np.int64]:
-    """For each of the points [n, d] the number of its front: 0 is not dominated, 1 by those of front 0 alone, …
+def non_domination_ranks(points: ArrayLike) -> NDArray[np.int64]:
+    """For each of the points [n, d] its rank: 0 is not dominated, 1 by points of rank 0 alone, … -> [n]
 
     Source: Srinivas and Deb 1994 (non-dominated sorting)
     """
@@ -100,15 +105,15 @@ def costs(values: Sequence[float], objectives: Sequence[Objective]) -> list[floa
     return [objective.sign * value for objective, value in zip(objectives, values, strict=True)]
 
 
-def volumes(
+def hypervolume_history(
     records: Iterable[Record], objectives: Sequence[Objective], reference: Sequence[float] | None = None
 ) -> list[float]:
-    """The hypervolume after each network that was paid for, in the order of the trials.
+    """The hypervolume after each evaluated network, in the order of the trials.
 
     reference: values that are worse than any of interest; by default the worst of all complete trials, a tenth further
     """
-    paid = [record for record in records if record.state != "open" and not record.cheap]
-    rows = [costs(r.values, objectives) if r.state == "complete" and r.values is not None else None for r in paid]
+    evaluated = [record for record in records if record.state != "open" and not record.cheap]
+    rows = [costs(r.values, objectives) if r.state == "complete" and r.values is not None else None for r in evaluated]
     known = np.array([row for row in rows if row is not None]).reshape(-1, len(objectives))
     if reference is not None:
         worst = np.array(costs(reference, objectives))
@@ -121,6 +126,6 @@ def volumes(
     for row in rows:
         if row is not None:
             front = np.vstack([front, row])
-            front = front[nondominated(front)]
+            front = front[non_dominated(front)]
         found.append(hypervolume(front, worst))
     return found

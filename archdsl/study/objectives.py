@@ -1,4 +1,4 @@
-"""What a study makes better, by name; and what may be told to Optuna as a value.
+"""The objectives of a study, by name, and which values are valid results.
 
 What is measured belongs to a target. A study with one target calls its objectives `latency`, `throughput`,
 `peak_memory` and `energy`; one with several adds the target's label: `latency@openvino`.
@@ -12,8 +12,9 @@ from math import inf, isfinite
 from typing import Literal
 
 from archdsl.errors import Problem, StudyError, at_argument
-from archdsl.spec.aims import MEASURED
-from archdsl.spec.words import did_you_mean, joined
+from archdsl.language.space.objectives import MEASURED
+from archdsl.language.text.words import joined
+from archdsl.suggestions import did_you_mean
 
 LARGEST = 1e300
 """Larger values overflow where samplers square or add them."""
@@ -25,8 +26,8 @@ MOST_OBJECTIVES = 4
 class Objective:
     """One axis of the front.
 
-    unit: of its values, '' for a plain number; title: the name with the unit; least, most: where its values can lie
-    kind, target: the name's parts before and after an `@`; target is '' where the study has one target or needs none
+    unit: of its values, '' for a plain number; least, most: where its values can lie
+    name: in a study of several targets with the target's label behind an `@`
     """
 
     name: str
@@ -42,14 +43,17 @@ class Objective:
 
     @property
     def kind(self) -> str:
+        """The name before an `@`."""
         return self.name.partition("@")[0]
 
     @property
     def target(self) -> str:
+        """The name behind an `@`."""
         return self.name.partition("@")[2]
 
     @property
     def title(self) -> str:
+        """The name with its unit."""
         return f"{self.name} ({self.unit})" if self.unit else self.name
 
 
@@ -68,7 +72,7 @@ OBJECTIVES: dict[str, Objective] = {
 
 
 def named(kind: str, target: str) -> str:
-    """What the measured `kind` on a target is called; the target is '' in a study that has only one."""
+    """The name of the measured `kind` on a target; the target is '' in a study that has only one."""
     return f"{kind}@{target}" if target else kind
 
 
@@ -84,7 +88,7 @@ def chosen(asked: Sequence[str], offered: Sequence[str], targets: Sequence[str] 
         measured, such as `latency`, stands for all of it: on every target the space offers it on, or on every target
     offered: what the space file describes; all of it when nothing is asked
     targets: labels of the study's targets where there are several
-    Errors: StudyError for an unknown name, for an accuracy that the space does not say how to take, or for too many
+    Raises: StudyError for an unknown name, for an accuracy whose evaluator the space does not name, or for too many
     """
     known = list(dict.fromkeys([*OBJECTIVES, *offered, *(named(kind, t) for kind in MEASURED for t in targets)]))
     problems = [_unknown(name, known) for name in asked if name not in known]
@@ -100,11 +104,11 @@ def chosen(asked: Sequence[str], offered: Sequence[str], targets: Sequence[str] 
     if not names:
         message = "a study needs an objective"
         hint = f"add --objective with one of {', '.join(OBJECTIVES)}"
-        raise StudyError(Problem(at_argument("--objective", ""), "missing-key", message, hint))
+        raise StudyError.at("--objective", "", "missing-key", message, hint)
     if len(names) > MOST_OBJECTIVES:
         message = f"a study has at most {MOST_OBJECTIVES} objectives, but these are {len(names)}: {', '.join(names)}"
         hint = "choose some with --objective; what is left out can still have a constraint"
-        raise StudyError(Problem(at_argument("--objective", " ".join(names)), "limit", message, hint))
+        raise StudyError.at("--objective", " ".join(names), "limit", message, hint)
     return tuple(objective_named(name) for name in names)
 
 
@@ -117,14 +121,15 @@ def _meant(name: str, offered: Sequence[str], targets: Sequence[str]) -> list[st
 
 
 class BadValues(Exception):
-    """Values that must not reach the study; the text says why."""
+    """Values that must not be stored in the study; the text gives the reason."""
 
 
 def checked(values: object, objectives: Sequence[Objective]) -> list[float]:
     """`values` as floats, one for each objective.
 
-    Optuna takes infinity as a result, and makes a failed trial of NaN or of a wrong number of values without a word.
-    Errors: BadValues
+    Optuna accepts infinity as a result, and fails a trial with NaN or a wrong number of values without a message.
+
+    Raises: BadValues
     """
     if isinstance(values, str | bytes) or not isinstance(values, Sequence):
         raise BadValues(f"the result is {_shown(values)}, not a list of {len(objectives)} numbers")

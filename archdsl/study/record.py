@@ -1,39 +1,43 @@
-"""What a study knows about one trial, read from and written to plain Optuna attributes that start `archdsl:`."""
+"""What a study stores about one trial, in Optuna's user attributes whose keys begin with `archdsl:`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from optuna.trial import FrozenTrial, TrialState
 
+from archdsl.errors import ArchError
 from archdsl.latency import Timing
-from archdsl.training import Accuracy
+from archdsl.training.outcome import Accuracy
 
 State = Literal["complete", "infeasible", "stopped", "failed", "open"]
 
 PREFIX = "archdsl:"
+_PLAIN = ("hash", "name", "params", "macs", "reason", "rule", "duplicate_of", "seconds")
+"""Fields that are stored as they are, under their own names."""
+Read = TypeVar("Read", Timing, Accuracy)
 
 
 @dataclass(frozen=True)
 class Record:
     """One trial.
 
-    state: `complete` has values; `infeasible` breaks a constraint (values None where that was known before paying);
+    state: `complete` has values; `infeasible` violates a constraint (values None where that was known beforehand);
            `stopped` was behind others before the end of its training; `failed` says why in `reason`;
            `open` waits or runs
     hash: the network's canonical hash; name: a known design's, or one made from the hash
     timing: on the study's target; timings: on its targets, by label, where it has several
-    duplicate_of: number of the trial that evaluated this network; this one cost nothing
-    cheap: it cost neither a timing nor a training
+    duplicate_of: number of the trial that has evaluated this network; this one has its values
+    cheap: the trial has neither measured nor trained a network
     rungs: with early stopping, epoch -> the objectives' values after it
-    before: the record of the search, where this has the values of its confirmation; None for one as the search left it
+    before: the record of the search, where this one has re-evaluated values; None otherwise
     """
 
     number: int
     state: State
-    picks: Mapping[str, int]
+    assignment: Mapping[str, int]
     hash: str | None = None
     name: str | None = None
     params: int | None = None
@@ -52,19 +56,20 @@ class Record:
 
     @property
     def is_confirmed(self) -> bool:
-        """Whether the network was evaluated again, when it stood on the front."""
+        """Whether the network was re-evaluated as a member of the front."""
         return self.before is not None
 
     @property
-    def taken(self) -> dict[str, Timing]:
+    def timing_by_target(self) -> dict[str, Timing]:
         """Every timing by its target's label, '' where the study has one target."""
         return dict(self.timings) or ({"": self.timing} if self.timing is not None else {})
 
     def as_json(self) -> dict[str, Any]:
-        plain = {field.name: getattr(self, field.name) for field in fields(self)}
+        """The fields by name; the assignment under `picks`, the timings by target, each as its own JSON."""
+        names = {field.name: field.name for field in fields(self)} | {"assignment": "picks"}
         return {
-            **plain,
-            "picks": dict(self.picks),
+            **{key: getattr(self, name) for name, key in names.items()},
+            "picks": dict(self.assignment),
             "timing": self.timing.as_json() if self.timing else None,
             "timings": {target: timing.as_json() for target, timing in self.timings.items()},
             "accuracy": self.accuracy.as_json() if self.accuracy else None,
@@ -80,54 +85,34 @@ def read_record(trial: FrozenTrial) -> Record:
     return Record(
         number=trial.number,
         state=_state(trial),
-        picks=kept.get("picks") or {},
-        hash=kept.get("hash"),
-        name=kept.get("name"),
-        params=kept.get("params"),
-        macs=kept.get("macs"),
-        timing=read_timing(kept.get("timing")),
-        accuracy=read_accuracy(kept.get("accuracy")),
+        assignment=kept.get("picks") or {},
+        timing=read_json(Timing, kept.get("timing")),
+        accuracy=read_json(Accuracy, kept.get("accuracy")),
         values=tuple(trial.values) if trial.state == TrialState.COMPLETE else None,
-        reason=kept.get("reason"),
-        rule=kept.get("rule"),
-        duplicate_of=kept.get("duplicate_of"),
         cheap=bool(kept.get("cheap")),
-        seconds=kept.get("seconds"),
-        timings=_timings(kept),
+        timings=read_timings({key.partition("@")[2]: kept[key] for key in sorted(kept) if key.startswith("timing@")}),
         rungs=_rungs(kept),
+        **{name: kept.get(name) for name in _PLAIN},
     )
 
 
-def read_accuracy(data: Mapping[str, Any] | None) -> Accuracy | None:
-    """The accuracy that `Accuracy.as_json` described; None for anything else."""
-    if not isinstance(data, Mapping):
-        return None
-    known = {field.name for field in fields(Accuracy)}
-    plain: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in data.items() if key in known
-    }
+def read_json(kind: type[Read], data: Any) -> Read | None:
+    """The object of a class that its `as_json` described; None for anything else."""
     try:
-        return Accuracy(**plain)
-    except TypeError:
+        return kind.from_json(data) if isinstance(data, Mapping) else None
+    except ValueError:
         return None
 
 
-def _timings(kept: Mapping[str, Any]) -> dict[str, Timing]:
-    found = {key.partition("@")[2]: read_timing(value) for key, value in kept.items() if key.startswith("timing@")}
-    return {target: timing for target, timing in sorted(found.items()) if timing is not None}
+def read_timings(data: Mapping[str, Any]) -> dict[str, Timing]:
+    """The timings that `Timing.as_json` described, by the target's label; anything else is left out."""
+    found = {str(target): read_json(Timing, timing) for target, timing in data.items()}
+    return {target: timing for target, timing in found.items() if timing is not None}
 
 
 def _rungs(kept: Mapping[str, Any]) -> dict[int, tuple[float, ...]]:
     found = {key.partition("@")[2]: value for key, value in kept.items() if key.startswith("rung@")}
     return {int(epoch): tuple(map(float, values)) for epoch, values in found.items() if epoch.isdecimal()}
-
-
-def read_timing(data: Any) -> Timing | None:
-    """The timing that `Timing.as_json` described; None for anything else."""
-    try:
-        return Timing.from_json(data) if isinstance(data, Mapping) else None
-    except ValueError:
-        return None
 
 
 def _state(trial: FrozenTrial) -> State:
@@ -138,3 +123,10 @@ def _state(trial: FrozenTrial) -> State:
     if trial.state == TrialState.PRUNED and trial.user_attrs.get(PREFIX + "rule") == "stopped":
         return "stopped"
     return "complete" if trial.state == TrialState.COMPLETE else "failed"
+
+
+def reason_of(error: Exception) -> str:
+    """What an error says in one line, as it is stored in a study."""
+    if isinstance(error, ArchError):
+        return error.problems[0].message.splitlines()[0][:500]
+    return f"{type(error).__name__}: {error}"[:500]

@@ -1,7 +1,7 @@
-"""What one worker does with the trials that it holds: find out what the network is worth, write it down, finish.
+"""The trials of one worker: evaluate the network, store the result, finish the trial.
 
-One bad network costs one trial. A network that is known costs nothing: the trial gets what was found out before. One
-that another worker is at is set aside until the other has finished.
+One bad network costs one trial. A duplicate of a finished network costs nothing: the trial gets the values of the
+first. A duplicate of a network that another worker evaluates is postponed until that worker has finished.
 """
 
 from __future__ import annotations
@@ -16,25 +16,27 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from archdsl.errors import ArchError, ShapeError, SpecError, StudyError
+from archdsl.events import Listener
+from archdsl.language import Space
 from archdsl.study.candidate import Assessor, Candidate, Infeasible
-from archdsl.study.crew.interrupts import Interrupted, Interrupts
-from archdsl.study.events import Listener, StepBegan, TrialBegan, TrialEnded, TrialLost
-from archdsl.study.halving import Stopped
+from archdsl.study.early_stopping import Stopped
+from archdsl.study.events import StepBegan, TrialBegan, TrialEnded, TrialLost
+from archdsl.study.interrupts import Interrupts
 from archdsl.study.objectives import BadValues, checked
-from archdsl.study.opened import is_of_storage
-from archdsl.study.proposals.parameters import Turnable, picks_of
-from archdsl.study.record import PREFIX
-from archdsl.study.storage.history import History, kept
-from archdsl.study.storage.leases import Lease, Leases, Lost
-from archdsl.study.storage.turns import Turns
+from archdsl.study.proposals.parameters import suggest_assignment
+from archdsl.study.record import PREFIX, reason_of
+from archdsl.study.storage.history import History, read_attribute
+from archdsl.study.storage.leases import Lease, LeaseLost, Leases
+from archdsl.study.storage.store import StudyStore
+from archdsl.study.storage.study import is_storage_error
 
-FOUND_OUT = ("timing", "accuracy", "reason", "rule")
-"""What a trial keeps that holds for every other with the same network; a timing's target may follow behind an @."""
+OF_NETWORK = ("timing", "accuracy", "reason", "rule")
+"""Attributes of a trial that hold for its duplicates, too; a timing's target may follow behind an @."""
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """How a trial ends. An infeasible one is PRUNED: it has no values, but samplers learn from its violations."""
+class TrialResult:
+    """How a trial ends. An infeasible one is PRUNED: it has no values, but samplers use its violations."""
 
     state: TrialState
     values: Sequence[float] | None = None
@@ -42,7 +44,7 @@ class Verdict:
 
 
 class SameNetwork(Exception):
-    """Another worker is at the same network: its result will be this trial's. of: that trial's number"""
+    """Another worker evaluates the same network; its result is this trial's. of: the number of the other trial"""
 
     def __init__(self, of: int):
         super().__init__(f"the network of trial {of}")
@@ -50,174 +52,154 @@ class SameNetwork(Exception):
 
 
 class Trials:
-    """The trials of one worker, from their lease to their end.
-
-    num_set_aside: how many wait for what another worker finds out
-    """
+    """Runs the trials of one worker, from their lease to their end."""
 
     def __init__(
         self,
-        space: Turnable,
+        space: Space,
         assessor: Assessor,
         history: History,
         leases: Leases,
-        turns: Turns,
+        store: StudyStore,
         interrupts: Interrupts,
-        listen: Listener,
+        on_event: Listener,
     ):
-        self._space, self._assessor, self._listen = space, assessor, listen
-        self._history, self._leases, self._turns, self._interrupts = history, leases, turns, interrupts
-        self._set_aside: list[tuple[Lease, int]] = []
+        self._space, self._assessor, self._on_event = space, assessor, on_event
+        self._history, self._leases, self._store, self._interrupts = history, leases, store, interrupts
+        self._postponed: list[tuple[Lease, int]] = []
 
     @property
-    def num_set_aside(self) -> int:
-        return len(self._set_aside)
+    def num_postponed(self) -> int:
+        """How many trials wait until another worker has evaluated the same network."""
+        return len(self._postponed)
 
-    def do(self, lease: Lease) -> None:
-        """Find out what a trial is worth and finish it; or set it aside.
+    def run(self, lease: Lease) -> None:
+        """Evaluate the network of a trial and finish the trial, or postpone it.
 
-        Errors: Interrupted and StudyError, when the trial has been given back; those of a disk or a database
+        Raises: Interrupted and StudyError, after the trial was released; what the disk or the database raises
         """
         begun = time.monotonic()
         attributes: dict[str, Any] = {}
         try:
-            verdict = self._verdict(lease)
-        except (Interrupted, StudyError):
-            self._leases.give_back(lease)
+            result = self._evaluate(lease)
+        except (KeyboardInterrupt, SystemExit, StudyError):
+            self._leases.release(lease)
             raise
         except SameNetwork as same:
-            self._set_aside.append((lease, same.of))
+            self._postponed.append((lease, same.of))
             return
-        except Lost as lost:
-            self._listen(TrialLost(lost.number))
+        except LeaseLost as lost:
+            self._on_event(TrialLost(lost.number))
             return
-        except Infeasible as error:
-            verdict = Verdict(TrialState.PRUNED, None, error.violations)
-            attributes = _why("infeasible", str(error), cheap=not error.paid)
-        except Stopped as error:
-            verdict = Verdict(TrialState.PRUNED)
-            attributes = _why("stopped", str(error))
-        except (SpecError, ShapeError) as error:
-            verdict = Verdict(TrialState.FAIL)
-            attributes = _why("invalid", _first_line(error), cheap=True)
-        except BadValues as error:
-            verdict = Verdict(TrialState.FAIL)
-            attributes = _why("bad-values", str(error))
-        except ArchError as error:
-            verdict = Verdict(TrialState.FAIL)
-            attributes = _why(error.problems[0].rule, _first_line(error))
-        except MemoryError:
-            verdict = Verdict(TrialState.FAIL)
-            attributes = _why("out-of-memory", "out of memory")
-        except OSError:
-            raise  # the disk, not the network
         except Exception as error:
-            if is_of_storage(error):
-                raise  # the database, not the network
-            verdict = Verdict(TrialState.FAIL)
-            attributes = _why("exception", f"{type(error).__name__}: {error}"[:500])
-        self._settle(lease, verdict, {**attributes, "seconds": round(time.monotonic() - begun, 3)})
+            if isinstance(error, OSError) or is_storage_error(error):
+                raise  # the disk or the database, not the network
+            result, attributes = _ending(error)
+        self._finish(lease, result, {**attributes, "seconds": round(time.monotonic() - begun, 3)})
 
-    def take_up_set_aside(self) -> None:
-        """Finish the trials whose networks another worker has paid for meanwhile."""
-        if not self._set_aside:
+    def finish_postponed(self) -> None:
+        """Finish the postponed trials whose networks another worker has evaluated meanwhile."""
+        if not self._postponed:
             return
         self._history.refresh()
         left = []
-        for lease, of in self._set_aside:
+        for lease, of in self._postponed:
             original = self._history.trials[of]
             if original.state.is_finished():
                 try:
-                    verdict = self._reused(lease, original)
-                except Lost as lost:
-                    self._listen(TrialLost(lost.number))
+                    result = self._reused(lease, original)
+                except LeaseLost as lost:
+                    self._on_event(TrialLost(lost.number))
                 else:
-                    self._settle(lease, verdict, {"waits_for": None, "seconds": 0.0})
+                    self._finish(lease, result, {"waits_for": None, "seconds": 0.0})
             elif original.state == TrialState.WAITING:
-                self._leases.give_back(lease)  # nobody is at it any more: both are asked for again
+                self._leases.release(lease)  # no worker has it any more: both are asked for again
             else:
                 left.append((lease, of))
-        self._set_aside = left
+        self._postponed = left
 
-    def give_back_set_aside(self) -> None:
-        """Let others have the trials that wait: this worker ends."""
-        for lease, _ in self._set_aside:
-            self._leases.give_back(lease)
-        self._set_aside.clear()
+    def release_postponed(self) -> None:
+        """Release the postponed trials: this worker ends."""
+        for lease, _ in self._postponed:
+            self._leases.release(lease)
+        self._postponed.clear()
 
-    def _settle(self, lease: Lease, verdict: Verdict, attributes: Mapping[str, Any]) -> None:
-        """Finish a trial, unless it has become another's."""
+    def _finish(self, lease: Lease, result: TrialResult, attributes: Mapping[str, Any]) -> None:
+        """Finish a trial, unless it was given to another worker."""
         try:
-            self._leases.settle(
-                lease, verdict.state, verdict.values, attributes, lambda trial: _constrain(trial, verdict.violations)
+            self._leases.finish(
+                lease, result.state, result.values, attributes, lambda trial: _constrain(trial, result.violations)
             )
-        except (Lost, UpdateFinishedTrialError):
-            self._listen(TrialLost(lease.number))
+        except (LeaseLost, UpdateFinishedTrialError):
+            self._on_event(TrialLost(lease.number))
             return
         self._history.refresh()
-        self._listen(TrialEnded(self._history.record(lease.number)))
+        self._on_event(TrialEnded(self._history.record(lease.number)))
 
-    def _verdict(self, lease: Lease) -> Verdict:
-        """Find out what a trial is worth. Errors: whatever keeps it from having values"""
-        candidate = self._assessor.candidate(self._picks(lease.trial))
-        known = self._known(lease, candidate)
-        if known is not None:
-            return self._reused(lease, known)
+    def _evaluate(self, lease: Lease) -> TrialResult:
+        """Evaluate the network of a trial. Raises: what keeps the trial from having values"""
+        assignment = self._assignment(lease.trial)
+        with self._interrupts.interruptible():
+            candidate = self._assessor.candidate(assignment)
+        original = self._original(lease, candidate)
+        if original is not None:
+            return self._reused(lease, original)
         self._assessor.check_counts(candidate)
-        self._listen(TrialBegan(lease.number, _name(lease, candidate)))
+        self._on_event(TrialBegan(lease.number, _name(lease, candidate)))
 
-        def say(step: str) -> None:
-            with self._interrupts.held_back():
-                self._listen(StepBegan(lease.number, step))
+        def on_step(step: str) -> None:
+            with self._interrupts.uninterruptible():
+                self._on_event(StepBegan(lease.number, step))
 
-        def keep(key: str, value: Any) -> None:
-            with self._interrupts.held_back():
-                self._leases.keep(lease, {key: value})
+        def store(key: str, value: Any) -> None:
+            with self._interrupts.uninterruptible():
+                self._leases.write(lease, {key: value})
 
-        with self._interrupts.open():
-            values, violations = self._assessor.assess(candidate, say, keep)
-        return Verdict(TrialState.COMPLETE, checked(values, self._assessor.objectives), violations)
+        with self._interrupts.interruptible():
+            values, violations = self._assessor.assess(candidate, on_step, store)
+        return TrialResult(TrialState.COMPLETE, checked(values, self._assessor.objectives), violations)
 
-    def _picks(self, trial: Trial) -> dict[str, int]:
+    def _assignment(self, trial: Trial) -> dict[str, int]:
         _ = trial.relative_params  # some samplers take long for these: not while a transaction is open
-        with self._turns.together():
-            return picks_of(trial, self._space)
+        with self._store.batch():
+            return suggest_assignment(trial, self._space, between=self._interrupts.heed)
 
-    def _known(self, lease: Lease, candidate: Candidate) -> FrozenTrial | None:
-        """The first finished trial of the same network, if there is one; else it becomes this trial's to pay for.
+    def _original(self, lease: Lease, candidate: Candidate) -> FrozenTrial | None:
+        """The first finished trial of the same network; None where there is none, and this trial is to evaluate it.
 
-        Errors: SameNetwork when another worker is paying for it; Lost
+        Raises: SameNetwork when another worker evaluates it; LeaseLost
         """
         attributes = {
-            "picks": candidate.picks,
+            "picks": candidate.assignment,
             "name": _name(lease, candidate),
             "hash": candidate.hash,
             "params": candidate.params,
             "macs": candidate.macs,
         }
-        with self._leases.holding(lease):
+        with self._leases.held(lease):
             self._history.refresh()
-            known = self._history.first_of(candidate.hash)
-            at_it = [
+            original = self._history.first_of(candidate.hash)
+            running = [
                 trial.number
                 for trial in self._history.running
                 if trial.number != lease.number
-                and kept(trial, "hash") == candidate.hash
-                and kept(trial, "waits_for") is None
+                and read_attribute(trial, "hash") == candidate.hash
+                and read_attribute(trial, "waits_for") is None
             ]
-            if known is None and at_it:
-                attributes["waits_for"] = at_it[0]
-            self._leases.write(lease, attributes)
-        if known is None and at_it:
-            raise SameNetwork(at_it[0])
-        return known
+            if original is None and running:
+                attributes["waits_for"] = running[0]
+            self._leases.write_held(lease, attributes)
+        if original is None and running:
+            raise SameNetwork(running[0])
+        return original
 
-    def _reused(self, lease: Lease, known: FrozenTrial) -> Verdict:
-        """The verdict on another trial with the same network, with all that was found out for it."""
-        attributes = {key.removeprefix(PREFIX): value for key, value in known.user_attrs.items()}
-        found = {key: value for key, value in attributes.items() if key.partition("@")[0] in FOUND_OUT}
-        self._leases.keep(lease, {"duplicate_of": known.number, "cheap": True, **found})
-        return Verdict(known.state, known.values if known.state == TrialState.COMPLETE else None, known.constraints)
+    def _reused(self, lease: Lease, original: FrozenTrial) -> TrialResult:
+        """The result of the first trial with the same network; its attributes are copied."""
+        attributes = {key.removeprefix(PREFIX): value for key, value in original.user_attrs.items()}
+        found = {key: value for key, value in attributes.items() if key.partition("@")[0] in OF_NETWORK}
+        self._leases.write(lease, {"duplicate_of": original.number, "cheap": True, **found})
+        values = original.values if original.state == TrialState.COMPLETE else None
+        return TrialResult(original.state, values, original.constraints)
 
 
 def _name(lease: Lease, candidate: Candidate) -> str:
@@ -230,10 +212,27 @@ def _why(rule: str, reason: str, *, cheap: bool = False) -> dict[str, Any]:
 
 def _constrain(trial: Trial, violations: Mapping[str, float]) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a trial that was taken up again may have them already
+        warnings.simplefilter("ignore")  # a trial that was requeued may have them already
         for name, amount in violations.items():
             trial.set_constraint(name, amount)
 
 
-def _first_line(error: ArchError) -> str:
-    return error.problems[0].message.splitlines()[0][:500]
+def _ending(error: Exception) -> tuple[TrialResult, dict[str, Any]]:
+    """How a trial ends whose network cannot be evaluated, and the attributes that say why."""
+    match error:
+        case Infeasible():
+            result = TrialResult(TrialState.PRUNED, None, error.violations)
+            return result, _why("infeasible", str(error), cheap=not error.paid)
+        case Stopped():
+            return TrialResult(TrialState.PRUNED), _why("stopped", str(error))
+        case SpecError() | ShapeError():
+            why = _why("invalid", reason_of(error), cheap=True)
+        case BadValues():
+            why = _why("bad-values", str(error))
+        case ArchError():
+            why = _why(error.problems[0].rule, reason_of(error))
+        case MemoryError():
+            why = _why("out-of-memory", "out of memory")
+        case _:
+            why = _why("exception", reason_of(error))
+    return TrialResult(TrialState.FAIL), why

@@ -1,15 +1,15 @@
-"""Real training: data, recipes, the loop, and the evaluator that turns a spec into an accuracy.
+"""One training of one network: data, recipes, tasks and the loop.
 
 Importing this imports no torch: recipes and data sources are read and checked without it.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from archdsl.training.data import SOURCES, Data, Source, parse_source
-from archdsl.training.evaluator import Accuracy, Evaluator, TrainEvaluator
-from archdsl.training.outcome import Epoch, Outcome
+from archdsl.training.data import SOURCES, Data, DataSource, parse_source
+from archdsl.training.outcome import Accuracy, Epoch, TrainingResult
 from archdsl.training.recipe import Recipe, parse_recipe
 from archdsl.training.results import JsonLines, ResultStore
 
@@ -17,22 +17,21 @@ if TYPE_CHECKING:
     from archdsl.training.loop import Training, train
     from archdsl.training.recipe import RECIPES
 
-_NEED_TORCH = ("Training", "train")
+_LAZY = {"RECIPES": "recipe", "Training": "loop", "train": "loop"}
+"""Names that cost something: module by name."""
 
 __all__ = [
     "RECIPES",
     "SOURCES",
     "Accuracy",
     "Data",
+    "DataSource",
     "Epoch",
-    "Evaluator",
     "JsonLines",
-    "Outcome",
     "Recipe",
     "ResultStore",
-    "Source",
-    "TrainEvaluator",
     "Training",
+    "TrainingResult",
     "parse_recipe",
     "parse_source",
     "train",
@@ -40,12 +39,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _NEED_TORCH:
-        from archdsl.training import loop
-
-        return getattr(loop, name)
-    if name == "RECIPES":
-        from archdsl.training import recipe
-
-        return recipe.RECIPES
+    if name in _LAZY:
+        return getattr(import_module(f"archdsl.training.{_LAZY[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Batch norms whose statistics are those of the whole batch, though each process sees only its share.
+"""Batch norms whose statistics are those of the whole batch when several processes have a share of it each.
 
 torch's own SyncBatchNorm runs on GPUs only and takes axis 1 for the channels; ours have them last as well.
 """

@@ -1,6 +1,6 @@
 """The state of a training run as one file: numbers as safetensors, everything else as JSON in its header. No pickle.
 
-A file appears whole or not at all. It carries a checksum of its numbers, so a damaged one is told from a sound one.
+A file appears whole or not at all. It carries a checksum of its numbers, by which a damaged one is recognized.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from archdsl.errors import Problem, TrainingError, at_argument
-from archdsl.writing import write_file
+from archdsl.errors import TrainingError
+from archdsl.files import write_file
 
 FORMAT = "archdsl checkpoint 1"
 
@@ -35,7 +35,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         hint = "start without --resume"
-        raise TrainingError(Problem(at_argument("--resume", str(path)), "missing-file", f"there is no {path}", hint))
+        raise TrainingError.at("--resume", str(path), "missing-file", f"there is no {path}", hint)
     try:
         with safe_open(path, "pt") as file:
             facts = file.metadata() or {}
@@ -47,8 +47,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         state: dict[str, Any] = _decoded(json.loads(facts["state"]), tensors)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         message = f"{path} is no checkpoint that can be read: {error}"
-        raise TrainingError(
-            Problem(at_argument("--resume", str(path)), "damaged", message, "remove it, and train from the start")
+        raise TrainingError.at(
+            "--resume", str(path), "damaged", message, "remove it, and train from the start"
         ) from error
     return state
 

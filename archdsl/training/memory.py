@@ -27,8 +27,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 def images_that_fit(model: nn.Module, image: Tensor, batch: int, free_bytes: int | None = None) -> int:
     """How many images [3, H, W] like `image` a CPU can train on at once: `batch`, or half of it, … that fits.
 
-    Linux promises memory that it does not have, and then kills; so what the forward pass keeps for one image more is
-    counted. The model's random numbers and statistics are the caller's to restore.
+    Linux grants more memory than there is and later kills the process, so the size is predicted: from the bytes that
+    the forward pass keeps for the backward pass for one image more. The caller restores the model's random numbers and
+    running statistics.
     """
     free = free_memory_bytes() if free_bytes is None else free_bytes
     if free is None:

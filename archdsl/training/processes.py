@@ -1,22 +1,24 @@
 """Several processes that train one network together, each on its share of every batch: torch.distributed.
 
-`torchrun --nproc-per-node N -m archdsl train …` starts them; each finds its place in the environment. GPUs talk by
-nccl, CPUs by gloo.
+`torchrun --nproc-per-node N -m archdsl train …` starts them and writes each one's rank into its environment. GPUs
+exchange tensors by nccl, CPUs by gloo.
 """
 
 from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
-from archdsl.errors import ArchError, Place, Problem, TrainingError, at_argument
+from archdsl.errors import ArchError, TrainingError
+from archdsl.training.failures import training_error
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 T = TypeVar("T")
@@ -27,12 +29,17 @@ _LOST = ("closed by peer", "reset by peer", "pair closure", "timed out waiting")
 
 
 class Elsewhere(TrainingError):
-    """Another process ended with these problems and tells them, so this one need not."""
+    """Another process ended with these problems and reports them, so this one need not."""
 
 
 @dataclass(frozen=True)
 class Processes:
-    """Our place among them. rank: 0 … num - 1; 0 writes and prints. local: the rank on this machine, its GPU's."""
+    """This process's place among those of one training.
+
+    rank:  0 … num - 1; the process of rank 0 writes files and prints
+    num:   how many there are
+    local: the rank on this machine, which is the number of its GPU
+    """
 
     rank: int = 0
     num: int = 1
@@ -40,10 +47,12 @@ class Processes:
 
     @property
     def first(self) -> bool:
+        """Whether this process writes files and prints."""
         return self.rank == 0
 
     @property
     def share(self) -> tuple[int, int]:
+        """(rank, num), as `Data` takes it."""
         return self.rank, self.num
 
     def total(self, numbers: Tensor) -> Tensor:
@@ -53,6 +62,18 @@ class Processes:
 
             dist.all_reduce(numbers)
         return numbers
+
+    def broadcast(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite the tensors with those of the first process, in each of the others."""
+        if self.num > 1:
+            import torch.distributed as dist
+
+            for tensor in tensors:
+                dist.broadcast(tensor, src=0)
+
+    def exchange_device(self, device: torch.device) -> torch.device | str:
+        """Where tensors must be for the processes to exchange them: nccl moves only what is on a GPU."""
+        return device if self.num > 1 else "cpu"
 
     def any(self, ours: bool, device: object) -> bool:
         """Whether it is so in any process."""
@@ -73,7 +94,7 @@ class Processes:
         return torch.stack(found)
 
     def each(self, ours: T, device: object) -> list[T]:
-        """What each process gave: plain data, by rank, in each of them. device: where they talk, as in `gathered`"""
+        """What each process gave: plain data, by rank, in each of them. device: where tensors can be exchanged"""
         import torch
 
         if self.num == 1:
@@ -87,9 +108,9 @@ class Processes:
 
     @contextmanager
     def all_or_none(self, device: object) -> Iterator[None]:
-        """What is in here fails in all processes when it fails in one: none waits for one that has ended.
+        """The block fails in all processes when it fails in one, so that none waits for one that has ended.
 
-        Errors: what failed here, or `Elsewhere` when it failed in others alone, or alike in one before this
+        Raises: what failed here, or `Elsewhere` when it failed in others only, or alike in a process of lower rank
         """
         try:
             yield
@@ -101,19 +122,12 @@ class Processes:
         if failed:
             raise Elsewhere(failed[0])
 
-    def wait(self) -> None:
-        """Until all are here."""
-        if self.num > 1:
-            import torch.distributed as dist
-
-            dist.barrier()
-
 
 ALONE = Processes()
 
 
 def in_environment() -> Processes:
-    """Our place as torchrun put it in the environment; `ALONE` without it."""
+    """The place that torchrun wrote into the environment; `ALONE` without it."""
     try:
         num = int(os.environ.get("WORLD_SIZE", "1"))
         if num <= 1:
@@ -122,13 +136,16 @@ def in_environment() -> Processes:
     except (KeyError, ValueError):
         message = "WORLD_SIZE says that several processes train, but RANK does not say which this is"
         hint = "start them with torchrun --nproc-per-node N -m archdsl train …"
-        place = at_argument("WORLD_SIZE", os.environ.get("WORLD_SIZE", ""))
-        raise TrainingError(Problem(place, "environment", message, hint)) from None
+        given = os.environ.get("WORLD_SIZE", "")
+        raise TrainingError.at("WORLD_SIZE", given, "environment", message, hint) from None
 
 
 @contextmanager
 def joined(device: str) -> Iterator[Processes]:
-    """Find the others, work together, part. device: `cuda…` or `cpu`"""
+    """This process is in the group of all in the block. device: `cuda…` or `cpu`
+
+    Raises: TrainingError (`worker-lost`) when another process has ended
+    """
     ours = in_environment()
     if ours.num == 1:
         yield ours
@@ -143,15 +160,15 @@ def joined(device: str) -> Iterator[Processes]:
             raise
         message = f"the processes of this training have lost one another: {str(error).splitlines()[0][:200]}"
         hint = "where one has ended, its own message says why; --resume goes on after the last epoch"
-        raise TrainingError(Problem(Place("training"), "worker-lost", message, hint)) from error
+        raise training_error("worker-lost", message, hint=hint) from error
     finally:
         dist.destroy_process_group()
 
 
 def share_of(batch: int, share: tuple[int, int]) -> list[int]:
-    """Which places of a batch are ours: equally many for all, and with a place its mirror image where that goes.
+    """The places of a batch that are this process's: equally many for all, and with i also -1 - i where possible.
 
-    Mixing mixes image i with image -1 - i. With both in one process, several processes mix as one would.
+    Mixup and CutMix mix image i with image -1 - i. With both in one process, several processes mix as one would.
     """
     rank, num = share
     each = batch // num

@@ -11,22 +11,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from archdsl.errors import Place, at_argument
-from archdsl.spec.explain import Complaints
-from archdsl.spec.files import (
-    Budget,
-    Home,
-    home_of,
-    is_name,
-    open_given,
-    open_named,
-    shipped_names,
-)
-from archdsl.spec.limits import MAX_EXTENDS
-from archdsl.spec.merge import open_reference
-from archdsl.spec.node import Mark, Node, Source, fail, node_of
-from archdsl.spec.read import read_model
-from archdsl.spec.render import shown
-from archdsl.spec.yaml_text import parse
+from archdsl.language.architecture.load import loads
+from archdsl.language.architecture.merge import open_reference
+from archdsl.language.architecture.model import Spec
+from archdsl.language.architecture.read import read_fields
+from archdsl.language.architecture.schema import DRAFT, Json, properties_of
+from archdsl.language.text.files import Budget, Home, home_of, is_name, open_given, open_named, shipped_names
+from archdsl.language.text.limits import MAX_EXTENDS
+from archdsl.language.text.node import Mark, NameOfFile, YamlNode, fail, node_of
+from archdsl.language.text.render import shown
+from archdsl.language.text.words import NAME
+from archdsl.language.text.yaml_text import parse
+
+if TYPE_CHECKING:
+    from torch import nn
 
 Part = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -38,16 +36,27 @@ Amp = Literal["auto", "off", "bf16", "fp16"]
 class Recipe(BaseModel):
     """Optimiser, schedule, augmentation and length of a training run. The seed is not in it: it belongs to the run.
 
+    Every field is described in docs/training.md and in `archdsl schema recipe`; files are read by `parse_recipe`.
     init: `built` starts from the weights that the network was built with; `fan_in` draws them anew from the run's seed
-    at a scale that suits narrow networks (see training/initial.py).
+    at a scale that suits narrow networks (see training/optimizers.py).
     Weight decay is never applied to norms, biases, relative position tables and position embeddings. The learning rate
-    at each step is `lr * lr_factor(step, …)`.
-    What is augmented, mixed, averaged or optimised by anything but AdamW is done by timm, which is needed only then.
+    at each step is `lr * lr_factor(step, …)`. Augmentation, mixing, averaging and other optimisers need timm.
+
+    Example:
+        >>> from archdsl.training import Recipe
+        >>> recipe = Recipe(epochs=10, batch=64, lr=1e-3, warmup=0.2)
+        >>> recipe.optimizer, recipe.schedule, recipe.mixes
+        ('adamw', 'cosine', False)
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
-    name: str = Field(default="custom", description="shown in reports; does not change the training")
+    name: str = Field(
+        default="custom",
+        pattern=NAME,
+        max_length=200,
+        description="shown in reports; does not change the training",
+    )
     init: Literal["built", "fan_in"] = Field(
         default="built", description="first weights: the network's own, or drawn anew"
     )
@@ -86,7 +95,7 @@ class Recipe(BaseModel):
     )
     random_erasing: Share = Field(default=0.0, description="part of the images in which a box is replaced by noise")
     ema_decay: Part | None = Field(
-        default=None, description="decay of the moving average of the weights, which is then what is judged and kept"
+        default=None, description="decay of the moving average of the weights, which is then what is validated and kept"
     )
     ema_warmup: bool = Field(default=False, description="let that decay rise to its value, 1 - (1 + step)^(-2/3)")
     amp: Amp = Field(
@@ -130,29 +139,53 @@ def parse_recipe(value: str | Mapping[str, Any] | Recipe, place: Place | None = 
 
     Files and mappings may say `extends: name` (or, in files, a relative path) and then only what differs.
 
-    place: where the user wrote `value`: what is wrong in a mapping is said there, and a path in a file is relative to
-    that file. changes: fields that win over all else (`epochs=5`); None means not given
-    Raises SpecError with every problem, each where it was written: unknown-name, unknown-key, missing-key, wrong-type,
-    wrong-value, out-of-range, and what reading YAML raises.
+    Args:
+        value:   the name of a shipped recipe, the path of a file, or fields
+        place:   where the user wrote `value`: the place of problems in a mapping. A path is relative to its file
+        changes: fields that win over all others; None: not given
+    Raises: SpecError with every problem, each where it was written: `unknown-name`, `unknown-key`, `missing-key`,
+            `wrong-type`, `wrong-value`, `out-of-range`, and what reading YAML raises
+
+    Example:
+        >>> from archdsl.training import parse_recipe
+        >>> parse_recipe("swin").epochs, parse_recipe("swin", epochs=100).epochs
+        (300, 100)
+        >>> parse_recipe({"extends": "quick", "lr": 1e-3}).lr
+        0.001
     """
     place = place or at_argument("--recipe", str(value))
     if isinstance(value, Recipe):
-        tree = node_of(value.model_dump(), _mark(place))
+        tree = node_of(value.model_dump(), Mark.at(place))
     elif isinstance(value, str):
         tree = _of_file(value, place)
     else:
-        tree = _composed(node_of(dict(value), _mark(place)), Home(place.file), Budget())
-    given = {key: item for key, item in changes.items() if item is not None}
-    for key, item in given.items():
-        spot = _mark(at_argument(f"--{key}", str(item)))
-        tree = _with(tree, key, node_of(item, spot), spot)
-    complaints = Complaints()
-    recipe = read_model(Recipe, tree, complaints, (), "a recipe")
-    error = complaints.error(tree.mark.source.file)
-    if error is not None:
-        raise error
-    assert isinstance(recipe, Recipe)
-    return recipe
+        tree = _composed(node_of(dict(value), Mark.at(place)), Home(place.file), Budget())
+    for key, item in changes.items():
+        if item is not None:
+            mark = Mark.at(at_argument(f"--{key}", str(item)))
+            tree = _with(tree, key, node_of(item, mark), mark)
+    return read_fields(Recipe, tree, "a recipe")
+
+
+def recipe_schema() -> Json:
+    """The JSON Schema of recipe files, draft 7, for editors. One that extends another may leave out what that says."""
+    definitions: Json = {}
+    properties = properties_of(Recipe, definitions)
+    required = [name for name, field in Recipe.model_fields.items() if field.is_required()]
+    extends = {
+        "type": "string",
+        "description": "the recipe to build on: a shipped name, or a path relative to this file",
+    }
+    return {
+        "$schema": DRAFT,
+        "title": "archdsl recipe",
+        "description": "How a network is trained: optimiser, schedule, augmentation and length.",
+        "type": "object",
+        "properties": {"extends": extends, **properties},
+        "additionalProperties": False,
+        "anyOf": [{"required": ["extends"]}, {"required": required}],
+        "definitions": definitions,
+    }
 
 
 def lr_factor(step: int, steps: int, recipe: Recipe) -> float:
@@ -170,14 +203,37 @@ def lr_factor(step: int, steps: int, recipe: Recipe) -> float:
     return _half_cosine(1.0, recipe.final_lr, (step - rising) / max(1, steps - rising))
 
 
+def with_drop_path(spec: Spec, recipe: Recipe) -> Spec:
+    """The spec as `recipe` trains it: the rate rises linearly over all blocks, from 0 to the recipe's `drop_path`.
+
+    Blocks with a rate of their own keep it. Without a rate in the recipe, the spec as it is. At inference both are the
+    same network. Source: https://arxiv.org/abs/1603.09382
+    """
+    if recipe.drop_path is None or recipe.drop_path == spec.drop_path:
+        return spec
+    return loads(spec.to_yaml(), spec.name, set={"drop_path": recipe.drop_path}, check=False)
+
+
+class BuildFor:
+    """Spec and seed, or weights -> the network that `recipe` trains."""
+
+    def __init__(self, recipe: Recipe):
+        self.recipe = recipe
+
+    def __call__(self, spec: Spec, *, seed: int, weights: Mapping[str, Any] | None = None) -> nn.Module:
+        from archdsl import compiler
+
+        return compiler.build(with_drop_path(spec, self.recipe), weights, seed=seed)
+
+
 def _half_cosine(start: float, end: float, part: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * part)) / 2
 
 
-def _of_file(text: str, place: Place) -> Node:
+def _of_file(text: str, place: Place) -> YamlNode:
     """A shipped recipe or a file: one that a file names must lie in that file's project."""
     budget, home = Budget(), home_of(place.file)
-    reference = Node(text, _mark(place))
+    reference = YamlNode(text, Mark.at(place))
     if home is not None:
         data, found = open_reference(reference, "recipe", "recipes", home, budget)
     elif is_name(text) and not os.path.isfile(text):
@@ -187,11 +243,11 @@ def _of_file(text: str, place: Place) -> Node:
     tree = _composed(parse(data, found.shown), found, budget)
     if tree.get("name") is None:
         stem = os.path.splitext(os.path.basename(found.shown))[0]
-        tree = _with(tree, "name", Node(stem, tree.mark), tree.mark)
+        tree = _with(tree, "name", NameOfFile(stem, tree.mark), tree.mark)
     return tree
 
 
-def _composed(tree: Node, home: Home, budget: Budget, chain: tuple[Home, ...] = ()) -> Node:
+def _composed(tree: YamlNode, home: Home, budget: Budget, chain: tuple[Home, ...] = ()) -> YamlNode:
     """A recipe with what it extends under it; `extends` and the name of what it extends are gone."""
     if not tree.is_map:
         raise fail(tree.mark, "wrong-type", f"a recipe is a mapping, but got {shown(tree.plain())}")
@@ -214,14 +270,8 @@ def _composed(tree: Node, home: Home, budget: Budget, chain: tuple[Home, ...] = 
     for key, item in tree.value.items():
         if key != "extends":
             items[key], keys[key] = item, tree.key_mark(key)
-    return Node.mapping(items, keys, tree.mark)
+    return YamlNode.mapping(items, keys, tree.mark)
 
 
-def _with(tree: Node, key: str, value: Node, mark: Mark) -> Node:
-    return Node.mapping({**tree.value, key: value}, {**(tree.keys or {}), key: mark}, tree.mark)
-
-
-def _mark(place: Place) -> Mark:
-    """A place that something came from, as the mark of nodes made of it."""
-    source = Source(place.file, () if place.text is None else (place.text,), place.line)
-    return source.mark(0, place.column - 1, place.width)
+def _with(tree: YamlNode, key: str, value: YamlNode, mark: Mark) -> YamlNode:
+    return YamlNode.mapping({**tree.value, key: value}, {**(tree.keys or {}), key: mark}, tree.mark)

@@ -1,4 +1,4 @@
-"""A small store of finished training runs, so that no network is trained twice: one JSON object a line."""
+"""Finished training runs on disk, so that no network is trained twice with one seed and recipe."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ import zlib
 from pathlib import Path
 from typing import Any, Protocol
 
+from archdsl import jsonl
+
 
 class ResultStore(Protocol):
-    """What the evaluator needs of a store: a dict will do."""
+    """Finished trainings by key. A dict is one."""
 
     def get(self, key: str, /) -> dict[str, Any] | None: ...
     def __setitem__(self, key: str, value: dict[str, Any], /) -> None: ...
 
 
 class JsonLines:
-    """Results in a text file that is only ever appended to; several processes may use it at once.
+    """Results in a JSON-lines file that is only appended to; several processes may use it at once.
 
-    Each line holds the key, the value and their checksum, and is written with one call. A line that is torn or damaged
-    is a miss, never an error: its network is trained again. The last line of a key wins.
+    A line holds the key, the value and their checksum. A torn or damaged line is a miss, never an error: its network is
+    trained again. The last line of a key wins.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
@@ -33,33 +35,23 @@ class JsonLines:
             self._read_new_lines()
         return self._known.get(key)
 
+    def all(self) -> dict[str, dict[str, Any]]:
+        """All results by key."""
+        self._read_new_lines()
+        return dict(self._known)
+
     def __setitem__(self, key: str, value: dict[str, Any], /) -> None:
-        line = json.dumps({"key": key, "value": value, "check": _checksum(key, value)}, allow_nan=False)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            os.write(file, f"\n{line}\n".encode())  # the first newline closes a torn line before it
-            os.fsync(file)
-        finally:
-            os.close(file)
+        jsonl.append(self.path, {"key": key, "value": value, "check": _checksum(key, value)})
         self._known[key] = value
 
     def _read_new_lines(self) -> None:
-        """Take in what other processes appended since the last look; a last line without its end is left for later."""
-        if not self.path.exists():
-            return
-        with open(self.path, "rb") as file:
-            file.seek(self._read_bytes)
-            text = file.read()
-        whole = text[: text.rfind(b"\n") + 1]
-        self._read_bytes += len(whole)
-        for line in whole.splitlines():
-            try:
-                entry = json.loads(line)
-                if entry["check"] == _checksum(entry["key"], entry["value"]):
-                    self._known[entry["key"]] = entry["value"]
-            except (ValueError, KeyError, TypeError):
-                continue
+        """Read what was appended since the last call; a last line without its end is left for the next one."""
+        records, self._read_bytes, _ = jsonl.read(self.path, self._read_bytes)
+        for record in records:
+            match record:
+                case {"key": str(key), "value": dict(value), "check": check} if check == _checksum(key, value):
+                    self._known[key] = value
 
 
 def _checksum(key: str, value: dict[str, Any]) -> int:

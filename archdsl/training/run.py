@@ -9,43 +9,54 @@ train.json                       what was trained, how, and what it came to. It 
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from archdsl.errors import Problem, TrainingError, at_argument
-from archdsl.spec.model import Spec
-from archdsl.training.data import Source, check_channels
-from archdsl.training.evaluator import Accuracy, combined
-from archdsl.training.outcome import Epoch, Outcome
+from archdsl.errors import TrainingError
+from archdsl.files import as_json, claim_folder, write_file
+from archdsl.language.architecture.from_data import with_trained_on
+from archdsl.language.architecture.model import Spec
+from archdsl.locks import LockBusy, locked
+from archdsl.owned import read_own
+from archdsl.training.data import DataSource
+from archdsl.training.data.facts import data_facts
+from archdsl.training.data.fingerprint import CONTENT
+from archdsl.training.outcome import Accuracy, Epoch, TrainingResult, accuracy_of_run, combined
 from archdsl.training.processes import Processes, joined
-from archdsl.training.recipe import Recipe
-from archdsl.training.stochastic_depth import BuildFor
-from archdsl.writing import as_json, claim_folder, write_file
+from archdsl.training.recipe import BuildFor, Recipe
+from archdsl.versions import installed_version
 
 MARKER = "train.json"
 CHECKPOINT = "checkpoint.safetensors"
 WEIGHTS = "model.safetensors"
-_WORDS = {"hash": "the network"}
+FINGERPRINT = "fingerprint"
+_WORDS = {"hash": "the network", "weights": "the weights that it starts from"}
 """What a person calls one of a run's settings, where that is not its name."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What to train and how. data, recipe: read already; out: the folder of the results
+class TrainConfig:
+    """What to train and how.
 
-    device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`; micro_batch: None for what fits
-    threads: of torch on a CPU, None for its own choice; tensorboard: also write events for it
+    source, recipe: parsed already
+    out:            the folder of the results
+    device:         `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`
+    micro_batch:    images at once; None: as many as fit
+    threads:        CPU threads of torch; None: unchanged
+    tensorboard:    whether to write events for TensorBoard too
+    weights:        to start from, by archdsl's names; None: the initial weights of `seed`
+    weights_from:   where they come from, in words; weights_notes: what was chosen or adapted, in sentences
     """
 
     spec: Spec
-    source: Source
+    source: DataSource
     recipe: Recipe
     out: Path
     seed: int = 0
@@ -53,6 +64,9 @@ class Plan:
     micro_batch: int | None = None
     threads: int | None = None
     tensorboard: bool = False
+    weights: Mapping[str, Any] | None = None
+    weights_from: str | None = None
+    weights_notes: Sequence[str] = ()
 
     def settings(self) -> dict[str, Any]:
         """What a run that goes on must share."""
@@ -64,60 +78,86 @@ class Plan:
             "data": self.source.text(),
             "recipe": self.recipe.model_dump(mode="json"),
             "seed": self.seed,
+            **({"weights": _digest(self.weights)} if self.weights is not None else {}),
         }
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A run that came to its end. folder: where everything is; accuracy: of one seed; resumed_after: epochs"""
+    """A finished run.
+
+    folder:        where its files are
+    accuracy:      of its one seed
+    resumed_after: epochs that earlier parts of the run had trained
+    settings:      `TrainConfig.settings`
+    data:          what is known of the data: `classes` by name, `preprocessing`, and `validation`, what served as that
+    start:         where weights to start from came from, and what was done to them; empty without
+    """
 
     folder: Path
     accuracy: Accuracy
-    outcome: Outcome
+    result: TrainingResult
     device: str
     processes: int
     resumed_after: int
     settings: dict[str, Any]
+    data: dict[str, Any]
+    start: Mapping[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         return {
             "state": "finished",
             **self.settings,
+            **self.data,
+            **self.start,
             "accuracy": self.accuracy.as_json(),
             "device": self.device,
             "processes": self.processes,
             "resumed_after": self.resumed_after,
-            "history": [asdict(epoch) for epoch in self.outcome.history],
-            "notes": list(self.outcome.notes),
+            "history": [asdict(epoch) for epoch in self.result.history],
+            "notes": list(self.result.notes),
             "folder": str(self.folder),
         }
 
 
 def train_in_folder(
-    plan: Plan,
+    config: TrainConfig,
     *,
     resume: bool = False,
     report: Callable[[Epoch], None] | None = None,
     say: Callable[[str], None] | None = None,
     whole: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Trained | None:
-    """Train, writing to the plan's folder after every epoch. None in processes that are not the first.
+    """Train, writing to the folder `config.out` after every epoch. None in processes that are not the first.
 
-    resume: go on with what is there, from the start of the epoch in which it ended; a finished run is not done again
-    whole: entered around writing, so that a signal can be held back
-    Errors: TrainingError: as `train`; `channels`; `resume`, `missing-folder`, `output-folder` or `busy` for the folder.
-        `Elsewhere` where another process tells it
+    Args:
+        resume: go on with what is there, from the start of the epoch in which it ended; a finished run is not repeated
+        report: called after every epoch; say: called with a sentence when something is done otherwise than asked
+        whole:  entered around writing, so that a signal can be held back
+    Raises: TrainingError: as `train`; `channels`; `resume`, `missing-folder`, `output-folder` or `busy` for the folder;
+            `Elsewhere` when another process reports it
+
+    Example:
+        >>> import archdsl, pathlib, tempfile
+        >>> from archdsl.training import parse_recipe, parse_source
+        >>> from archdsl.training.run import TrainConfig, train_in_folder
+        >>> spec = archdsl.load("micro_swin", set={"stem.dim": 8, "stages.*.depth": 1})
+        >>> source = parse_source({"type": "synthetic", "num_train": 64, "num_val": 32})
+        >>> out = pathlib.Path(tempfile.mkdtemp()) / "run"
+        >>> trained = train_in_folder(TrainConfig(spec, source, parse_recipe("quick", epochs=1), out, device="cpu"))
+        >>> sorted(path.name for path in out.iterdir())
+        ['checkpoint.safetensors', 'metrics.csv', 'model.safetensors', 'spec.yaml', 'train.json']
     """
-    device = _device(plan.device)
+    device = _device(config.device)
     with ExitStack() as stack:
         processes = stack.enter_context(joined(device))
         if device == "cuda":
             device = f"cuda:{processes.local}"
-        return _train(plan, stack, processes, device, resume=resume, report=report, say=say, whole=whole)
+        return _train(config, stack, processes, device, resume=resume, report=report, say=say, whole=whole)
 
 
 def _train(
-    plan: Plan,
+    config: TrainConfig,
     stack: ExitStack,
     processes: Processes,
     device: str,
@@ -127,28 +167,38 @@ def _train(
     say: Callable[[str], None] | None,
     whole: Callable[[], AbstractContextManager[Any]],
 ) -> Trained | None:
+    """`train_in_folder` as one of `processes`; the folder is locked until `stack` ends."""
     from archdsl.training.checkpoint import read_checkpoint, write_checkpoint
     from archdsl.training.loop import train
     from archdsl.weights.writing import write_weights
 
-    out, state, events = plan.out, None, None
+    out, state, events = config.out, None, None
     with processes.all_or_none(device):
-        check_channels(plan.spec.input.channels)
-        data = plan.source.open(plan.spec.input.size)
-        model = BuildFor(plan.recipe)(plan.spec, seed=plan.seed)
-        settings = plan.settings()
+        data = config.source.open(config.spec.input.size, config.spec.input.channels)
+        facts = data_facts(data)
+        model = BuildFor(config.recipe)(config.spec, seed=config.seed, weights=config.weights)
+        settings = config.settings()
+        if data.fingerprint():
+            settings[FINGERPRINT] = data.fingerprint()
         if processes.first:
-            _claim(out, settings, stack, resume=resume)
-            write_file(out / "spec.yaml", plan.spec.to_yaml())
+            _claim(out, settings, stack, resume=resume, say=say)
+            write_file(out / "spec.yaml", with_trained_on(config.spec, facts).to_yaml())
         if resume and (out / CHECKPOINT).is_file():
             state = read_checkpoint(out / CHECKPOINT)
+            _with_content(state, data.key())
         resumed_after = len(state["history"]) if state is not None else 0
-        if plan.tensorboard and processes.first:
+        if say is not None and processes.first and data.validation:
+            say(f"validation: {data.validation}")
+        if config.tensorboard and processes.first:
             events = _events(out, resumed_after)
             stack.callback(events.close)
-    found_by_each = processes.each(resumed_after, device)
+    each_found = processes.each(resumed_after, device)
     with processes.all_or_none(device):
-        _refuse_other_states(out, found_by_each)
+        if len(set(each_found)) > 1:
+            found = ", ".join(map(str, each_found))
+            message = f"not all processes see the same checkpoint in {out}: finished epochs that each found: {found}"
+            hint = "--out must be a folder that all machines share"
+            raise TrainingError.at("--out", str(out), "resume", message, hint)
     history = [Epoch(**epoch) for epoch in state["history"]] if state is not None else []
 
     def ended(epoch: Epoch) -> None:
@@ -165,31 +215,46 @@ def _train(
             write_checkpoint(out / CHECKPOINT, state)
             write_file(out / "metrics.csv", _metrics(history))
 
-    outcome = train(
+    recipe = config.recipe
+    if config.weights is not None:
+        recipe = recipe.model_copy(update={"init": "built"})  # `fan_in` would draw the weights anew
+    result = train(
         model,
         data,
-        plan.recipe,
-        seed=plan.seed,
+        recipe,
+        seed=config.seed,
         report=ended,
         checkpoint=keep,
         resume=state,
-        micro_batch=plan.micro_batch,
-        threads=plan.threads,
+        micro_batch=config.micro_batch,
+        threads=config.threads,
         device=device,
         processes=processes,
         say=say,
     )
     if not processes.first:
         return None
-    accuracy = _accuracy(plan, outcome, resumed_after)
-    found = Trained(out, accuracy, outcome, device, processes.num, resumed_after, settings)
+    run = accuracy_of_run(
+        vars(result),
+        seed=config.seed,
+        data=config.source.text(),
+        recipe=config.recipe,
+        reused=0,
+        paid_epochs=result.epochs - resumed_after,
+    )
+    start: dict[str, Any] = {}
+    if config.weights is not None:
+        start = {"weights_from": config.weights_from, "weights_notes": list(config.weights_notes)}
+    trained = Trained(out, combined([run]), result, device, processes.num, resumed_after, settings, facts, start)
     with whole():
         write_weights(out / WEIGHTS, model.state_dict())
-        write_file(out / MARKER, as_json({**found.as_json(), "made_with": _made_with()}))
-    return found
+        write_file(out / MARKER, as_json({**trained.as_json(), "made_with": _made_with()}))
+    return trained
 
 
-def _claim(out: Path, settings: dict[str, Any], stack: ExitStack, *, resume: bool) -> None:
+def _claim(
+    out: Path, settings: dict[str, Any], stack: ExitStack, *, resume: bool, say: Callable[[str], None] | None = None
+) -> None:
     """Make the folder ours until `stack` ends. A training in it that came to nothing gives way to a new one.
 
     Errors: TrainingError when another run is in it or at work in it, or none where one is to go on
@@ -197,77 +262,76 @@ def _claim(out: Path, settings: dict[str, Any], stack: ExitStack, *, resume: boo
     marker = out / MARKER
     if resume and not marker.is_file():
         hint = "leave out --resume, or name its folder with --out"
-        raise _refused(out, "missing-folder", f"there is no training in {out} to go on with", hint)
+        raise TrainingError.at(
+            "--out", str(out), "missing-folder", f"there is no training in {out} to go on with", hint
+        )
     claim_folder(out, MARKER)
     alone = _alone_in(out, stack)
     came_to_something = any((out / name).exists() for name in (CHECKPOINT, WEIGHTS))
     if marker.is_file() and (resume or came_to_something or not alone):
         there = _settings_in(marker, settings)
-        if there != settings:
-            different = ", ".join(_WORDS.get(name, name) for name in settings if there.get(name) != settings[name])
-            message = f"in {out} there is another training: it differs in {different}"
-            raise _refused(out, "resume" if resume else "output-folder", message, "choose another folder with --out")
+        if resume and there and FINGERPRINT in settings and there.get(FINGERPRINT) is None:
+            there[FINGERPRINT] = settings[FINGERPRINT]
+            if there == settings:
+                write_file(marker, as_json({**json.loads(read_own(marker)), FINGERPRINT: settings[FINGERPRINT]}))
+                if say is not None:
+                    say("this training is older than the fingerprint of data: its data must now be those here now")
+        different = [name for name in {**there, **settings} if there.get(name) != settings.get(name)]
+        if resume and different == [FINGERPRINT]:
+            message = f"in {out} a training was begun with other data (fingerprint, then -> now):"
+            message += f" {there[FINGERPRINT]} -> {settings[FINGERPRINT]}"
+            hint = "bring back those data, or begin anew with another --out"
+            raise TrainingError.at("--out", str(out), "other-study", message, hint)
+        if different:
+            names = ", ".join(_WORDS.get(name, name) for name in different)
+            message = f"in {out} there is another training: it differs in {names}"
+            raise TrainingError.at(
+                "--out", str(out), "resume" if resume else "output-folder", message, "choose another folder with --out"
+            )
         if not resume:
             hint = "go on with --resume, or choose another folder with --out"
-            raise _refused(out, "output-folder", f"in {out} this training was begun before", hint)
+            raise TrainingError.at("--out", str(out), "output-folder", f"in {out} this training was begun before", hint)
         return
     write_file(marker, as_json({"state": "training", **settings}))
 
 
 def _alone_in(out: Path, stack: ExitStack) -> bool:
-    """Keep other processes out of the folder until `stack` ends. -> whether the file system can tell of them
+    """Lock the folder until `stack` ends.
 
-    Errors: TrainingError when one is at work there
+    Returns: True; False when the file system has no locks
+    Raises: TrainingError (`busy`) when another process trains in the folder
     """
-    import fcntl
-
-    descriptor = os.open(out, os.O_RDONLY | os.O_CLOEXEC)
-    stack.callback(os.close, descriptor)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        return stack.enter_context(locked(out, timeout_s=0))
+    except LockBusy:
         hint = "wait for it, stop it, or choose another folder with --out"
-        raise _refused(out, "busy", f"another process is training in {out}", hint) from None
-    except OSError:  # such as a network's file system without locks
-        return False
-    return True
-
-
-def _refuse_other_states(out: Path, epochs: list[int]) -> None:
-    """epochs: that each process found finished. Errors: TrainingError when they do not read one checkpoint"""
-    if len(set(epochs)) > 1:
-        found = ", ".join(map(str, epochs))
-        message = f"not all processes see the same checkpoint in {out}: finished epochs that each found: {found}"
-        hint = "--out must be a folder that all machines share"
-        raise _refused(out, "resume", message, hint)
+        raise TrainingError.at("--out", str(out), "busy", f"another process is training in {out}", hint) from None
 
 
 def _settings_in(marker: Path, settings: dict[str, Any]) -> dict[str, Any]:
     try:
-        told = json.loads(marker.read_text())
-        return {name: told.get(name) for name in settings}
-    except (OSError, ValueError, AttributeError):
+        written = json.loads(read_own(marker))
+        return {name: written[name] for name in {**settings, "weights": None} if name in written}
+    except (OSError, ValueError, TypeError):
         return {}
 
 
-def _accuracy(plan: Plan, outcome: Outcome, resumed_after: int) -> Accuracy:
-    found = Accuracy(
-        mean=outcome.accuracy,
-        sd=None,
-        values=(outcome.accuracy,),
-        seeds=(plan.seed,),
-        num_val=outcome.num_val,
-        num_val_independent=outcome.num_val_independent,
-        epochs=outcome.epochs,
-        seconds=outcome.seconds,
-        reused=0,
-        data=plan.source.text(),
-        recipe=plan.recipe.name,
-        of_epochs=plan.recipe.epochs,
-        paid_epochs=outcome.epochs - resumed_after,
-        notes=outcome.notes,
-    )
-    return combined([found])
+def _with_content(state: dict[str, Any], key: str) -> None:
+    """Take the contents of the data, which `key` names, into a state of a version that did not note them."""
+    before, mark, _ = key.partition(CONTENT)
+    if mark and str(state["run"]).startswith(f"{before} | "):
+        state["run"] = f"{key}{state['run'][len(before) :]}"
+
+
+def _digest(weights: Mapping[str, Any]) -> str:
+    """SHA-256 over the names and numbers of weights."""
+    import numpy as np
+
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        digest.update(f"{name}{list(weights[name].shape)}".encode())
+        digest.update(np.ascontiguousarray(weights[name], np.float32).data)
+    return digest.hexdigest()
 
 
 def _metrics(history: list[Epoch]) -> str:
@@ -286,8 +350,7 @@ def _events(out: Path, resumed_after: int) -> Any:
     except ImportError as error:
         message = f"--log tensorboard needs the package tensorboard, which does not load ({error})"
         hint = "pip install 'archdsl[tensorboard]'; metrics.csv holds the same numbers"
-        place = at_argument("--log", "tensorboard")
-        raise TrainingError(Problem(place, "missing-library", message, hint)) from error
+        raise TrainingError.at("--log", "tensorboard", "missing-library", message, hint) from error
     return tensorboard.SummaryWriter(str(out / "events"), purge_step=resumed_after + 1 if resumed_after else None)
 
 
@@ -299,22 +362,11 @@ def _device(asked: str) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     if asked.startswith("cuda") and not torch.cuda.is_available():
         message = f"{asked} was asked for, but torch {torch.__version__} sees no NVIDIA GPU here"
-        place = at_argument("--device", asked)
-        raise TrainingError(Problem(place, "no-device", message, "use --device cpu, or see `archdsl doctor`"))
+        raise TrainingError.at("--device", asked, "no-device", message, "use --device cpu, or see `archdsl doctor`")
     return asked
 
 
 def _made_with() -> dict[str, str]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {}
-    for name in ("archdsl", "torch", "torchvision", "timm", "pillow"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def _refused(out: Path, rule: str, message: str, hint: str) -> TrainingError:
-    return TrainingError(Problem(at_argument("--out", os.fspath(out)), rule, message, hint=hint))
+    """The installed packages that decide a training's result, with their versions."""
+    found = {name: installed_version(name) for name in ("archdsl", "torch", "torchvision", "timm", "pillow")}
+    return {name: version for name, version in found.items() if version is not None}

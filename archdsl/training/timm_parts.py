@@ -12,7 +12,7 @@ from hashlib import sha256
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from archdsl.errors import Place, Problem, TrainingError
+from archdsl.training.failures import training_error
 from archdsl.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def load_timm(part: str, fields: Sequence[str]) -> Any:
         else:
             hint = "install the torchvision that belongs to this torch, from the same index"
         off = f"or use a recipe without {wanted}, such as `quick`"
-        raise TrainingError(Problem(Place("training"), "missing-library", message, f"{hint}; {off}")) from error
+        raise training_error("missing-library", message, hint=f"{hint}; {off}") from error
 
 
 @contextmanager
@@ -91,9 +91,10 @@ class AugmentedView:
         min_area: float,
         mean: tuple[float, ...],
         std: tuple[float, ...],
+        interpolation: str = "bicubic",
     ):
         self.augmentation, self.image_size, self.min_area = augmentation, image_size, min_area
-        self.mean, self.std = mean, std
+        self.mean, self.std, self.interpolation = mean, std, interpolation
         self._transform: Any = None
 
     def prepare(self) -> None:
@@ -107,7 +108,7 @@ class AugmentedView:
                 scale=(self.min_area, 1.0),
                 auto_augment=wanted.auto_augment,
                 color_jitter=wanted.color_jitter or None,
-                interpolation="bicubic",
+                interpolation=self.interpolation,
                 mean=self.mean,
                 std=self.std,
                 re_prob=wanted.random_erasing,
@@ -116,7 +117,7 @@ class AugmentedView:
         except (AssertionError, ValueError, KeyError) as error:
             message = f"timm does not know the augmentation {wanted.auto_augment!r} ({type(error).__name__}: {error})"
             hint = "write it like rand-m9-mstd0.5-inc1"
-            raise TrainingError(Problem(Place("training"), "wrong-value", message, hint, "auto_augment")) from error
+            raise training_error("wrong-value", message, hint=hint, path="auto_augment") from error
 
     def __call__(self, image: Image, seed: str) -> Tensor:
         if self._transform is None:

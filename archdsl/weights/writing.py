@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from safetensors.torch import save
 from torch import Tensor
 
-from archdsl.writing import write_file
+from archdsl.files import write_file
 
 
 def write_weights(path: str | os.PathLike[str], state: Mapping[str, Tensor]) -> None:

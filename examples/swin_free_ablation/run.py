@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import archdsl
-from archdsl.spec import Spec
-from archdsl.training import Accuracy, JsonLines, TrainEvaluator, parse_recipe, parse_source
+from archdsl.evaluators import TrainEvaluator
+from archdsl.language import Spec
+from archdsl.training import Accuracy, JsonLines, parse_recipe, parse_source
 
 HERE = Path(__file__).parent
 DATA = {"type": "synthetic", "square": 0.2, "noise": 0.5, "colours": 6}

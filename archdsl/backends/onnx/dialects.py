@@ -31,19 +31,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from archdsl.passes.cut_linears import cut
+from archdsl.backends.onnx.opsets import ATTENTION_OP, BF16_OLDEST, USUAL
+from archdsl.passes.pipelines import onnx_dialect
 from archdsl.passes.runner import Pass
-from archdsl.passes.widen_hidden import widen
 
 
 @dataclass(frozen=True)
 class Dialect:
     """The choices that runtimes do not agree on. The defaults are the plain forms that fusers look for.
 
-    attention: "products" is MatMul - Add - Softmax - MatMul; "op" is one `Attention` op, which needs opset 23
+    attention: "products" is MatMul - Add - Softmax - MatMul; "op" is one `Attention` op where the opset has it (23)
     linears: "whole" is one product and a Split where a linear's result is cut (q, k and v); "cut" is one for each part
     tokens: "rows" holds tokens as [B * N, C] where that makes no difference; for a batch of known size
-    hidden: "wider" keeps hidden layers off multiples of 1024 channels (`passes.widen_hidden`)
+    hidden: "wider" keeps hidden layers off multiples of 1024 channels (`passes.pad_hidden`)
     """
 
     attention: Literal["products", "op"] = "products"
@@ -51,15 +51,17 @@ class Dialect:
     tokens: Literal["batched", "rows"] = "batched"
     hidden: Literal["given", "wider"] = "given"
 
-    @property
-    def opset(self) -> int:
-        """The oldest opset that has these forms (and LayerNormalization and Gelu as single ops)."""
-        return 23 if self.attention == "op" else 20
+    def opset_for(self, *, bf16: bool = False) -> int:
+        """The oldest opset that has these forms, and all other ops as single ones: what is written by default.
+
+        bf16: whether there are bfloat16 values
+        """
+        return max(USUAL, BF16_OLDEST if bf16 else 0, ATTENTION_OP if self.attention == "op" else 0)
 
     @property
     def passes(self) -> tuple[Pass, ...]:
         """What rewrites the network before it is written."""
-        return (cut,) * (self.linears == "cut") + (widen,) * (self.hidden == "wider")
+        return onnx_dialect(split_products=self.linears == "cut", pad_products=self.hidden == "wider")
 
 
 PLAIN = Dialect()

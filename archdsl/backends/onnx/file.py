@@ -19,7 +19,7 @@ import onnx
 import onnx_ir as ir
 
 from archdsl.backends.initial import Array
-from archdsl.writing import write_with
+from archdsl.files import write_with
 
 EXTERNAL_BYTES = 1_900_000_000
 """Models above this size keep their large tensors in a second file: protobuf cannot hold more than 2 GiB."""
@@ -32,6 +32,11 @@ ALIGNMENT = 4096
 
 _GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9  # field numbers in onnx.proto: ModelProto.graph and so on
 _BYTES = 2  # protobuf's wire type for anything that has a length
+
+
+def num_weight_bytes(model: ir.Model) -> int:
+    """How many bytes the numbers in the model take."""
+    return sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
 
 
 def serialize(model: ir.Model) -> bytes:
@@ -48,14 +53,13 @@ def write(
     that is replaced is removed.
 
     synced: as `write_with`
-    Errors: ArchError (`cannot-write`) when the file system refuses
+    Raises: ArchError (`cannot-write`) when the file system refuses
     """
     target = Path(os.path.realpath(path))
-    tensors = {name: value.const_value for name, value in model.graph.initializers.items() if value.const_value}
     external: dict[str, tuple[str, int, int]] = {}
-    if sum(tensor.nbytes for tensor in tensors.values()) > external_bytes:
-        large = {name: tensor for name, tensor in tensors.items() if tensor.nbytes > INLINE_BYTES}
-        external = _save_data(target, large)
+    if num_weight_bytes(model) > external_bytes:
+        tensors = {name: value.const_value for name, value in model.graph.initializers.items() if value.const_value}
+        external = _save_data(target, {name: x for name, x in tensors.items() if x.nbytes > INLINE_BYTES})
     write_with(target, lambda file: file.writelines(_chunks(model, external)), synced=synced)
     _remove_old_data(target, keep={location for location, _, _ in external.values()})
     return Path(path)

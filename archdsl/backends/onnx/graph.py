@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -12,10 +12,13 @@ import onnx_ir as ir
 
 from archdsl.backends.initial import Array
 from archdsl.backends.onnx.dialects import PLAIN, Dialect
-from archdsl.backends.splits import Splits
+from archdsl.backends.onnx.opsets import USUAL, schema_of, since
+from archdsl.errors import BackendError, Problem, at_argument
 from archdsl.ir.graph import Node
+from archdsl.ir.op import Op
 from archdsl.ir.types import DType, TensorType
-from archdsl.ops import Slice
+from archdsl.ops.tokens import Slice
+from archdsl.passes.uses import Splits
 
 Operand: TypeAlias = ir.Value | Array
 """What an emitter gets and gives: a value of the ONNX graph, or numbers known while emitting (a bias, a mask)."""
@@ -34,13 +37,15 @@ class Emission:
 
     weights: every tensor of the graph by name
     batch: the size of the batch axis, or None when it is dynamic
-    dialect: what the runtime likes
+    dialect: the forms that were measured to be fastest on the runtime
+    opset: the version of the ops that are written
     splits: the values that are cut into slices as a whole, with the slices
     """
 
     weights: Mapping[str, Array]
     batch: int | None = None
     dialect: Dialect = PLAIN
+    opset: int = USUAL
     nodes: list[ir.Node] = field(default_factory=list)
     initializers: dict[str, ir.Value] = field(default_factory=dict)
     splits: Splits = field(default_factory=dict)
@@ -56,13 +61,27 @@ class Emission:
     def multi(
         self, op_type: str, *inputs: Operand, name: str | None = None, num_outputs: int, **attributes: Any
     ) -> Sequence[ir.Value]:
-        """Like `op`, for a node of several outputs."""
+        """Like `op`, for a node of several outputs.
+
+        Raises: BackendError when the opset has no such op, or not with so many inputs or such attributes
+        """
+        self._check(op_type, len(inputs), attributes)
         full = self._free(f"{self.node.path}/{name or op_type}")
         values = [self.value(x) for x in inputs]
         outputs = [ir.Value(name=full if num_outputs == 1 else f"{full}_{i}") for i in range(num_outputs)]
         attrs = ir.convenience.convert_attributes(attributes)
         self.nodes.append(ir.Node("", op_type, values, attrs, outputs=outputs, name=full))
         return outputs
+
+    def knows(self, op_type: str) -> bool:
+        """Whether the opset has an op of this type; else it is written in older ones."""
+        return schema_of(op_type, self.opset) is not None
+
+    def mean(self, x: Operand, *axes: int, keepdims: bool = False) -> ir.Value:
+        """The mean over axes, counted with the batch axis. They are an input since opset 18, before an attribute."""
+        if self.opset < 18:
+            return self.op("ReduceMean", x, axes=list(axes), keepdims=int(keepdims))
+        return self.op("ReduceMean", x, self.integers(*axes), keepdims=int(keepdims))
 
     def value(self, x: Operand) -> ir.Value:
         """`x` as a value of the graph: numbers become a constant."""
@@ -87,6 +106,10 @@ class Emission:
     def weight(self, key: str = "") -> Array:
         """The numbers of the node's tensor `key`."""
         return np.asarray(self.weights[self.node.tensor_name(key)])
+
+    def known(self, op: Op) -> Array | None:
+        """The op's numbers, known while emitting: a position bias, a mask, a constant."""
+        return op.value([], {key: self.weight(key) for key in op.tensors()})
 
     def parameter(self, key: str = "") -> ir.Value:
         """The node's tensor `key` as an initializer of that name."""
@@ -132,6 +155,21 @@ class Emission:
         """[B * N, C] -> [B, N, C]"""
         return self.op("Reshape", x, self.integers(self.batch or 1, *type.shape, name="shape"))
 
+    def _check(self, op_type: str, num_inputs: int, attributes: Mapping[str, Any]) -> None:
+        schema = schema_of(op_type, self.opset)
+        if schema is not None and num_inputs <= schema.max_input and not attributes.keys() - schema.attributes.keys():
+            return
+        if schema is not None:
+            message = f"{op_type} has another form in opset {self.opset}"
+            hint = f"its inputs: {', '.join(x.name for x in schema.inputs)}; attributes: {', '.join(schema.attributes)}"
+        elif (first := since(op_type)) is not None:
+            message = f"{op_type} came with opset {first}, but {self.opset} is written"
+            hint = f'use --opset {first}, or let its emitter ask `knows("{op_type}")` and write it in older ops'
+        else:
+            message, hint = f"onnx has no op {op_type}", "write it in ops that onnx has"
+        place = at_argument("onnx", self.node.path)
+        raise BackendError(Problem(place, "cannot-build", message, hint, self.node.path))
+
     def _parameter(self, name: str, numbers: Array) -> ir.Value:
         if name not in self.initializers:
             self._initializer(name, numbers.astype(DTYPES[self.node.type.dtype].numpy(), copy=False))
@@ -148,3 +186,7 @@ class Emission:
         """`name`, with a number behind it from the second time on."""
         self._names[name] = count = self._names.get(name, 0) + 1
         return name if count == 1 else f"{name}_{count}"
+
+
+Emitters: TypeAlias = dict[type[Op], Callable[..., Any]]
+"""By op, what writes a node: (emission, op, the values it reads) -> its value."""

@@ -24,8 +24,10 @@ import numpy as np
 import onnx_ir as ir
 
 from archdsl.backends.initial import Array
-from archdsl.backends.onnx.file import write
-from archdsl.errors import BackendError, Problem, at_argument
+from archdsl.backends.onnx.file import num_weight_bytes, write
+from archdsl.backends.onnx.library import import_onnxruntime
+from archdsl.backends.onnx.opsets import USUAL
+from archdsl.errors import BackendError
 
 EXTERNAL_BYTES = 1_000_000_000
 """Above this the quantizer keeps tensors in a second file: protobuf holds 2 GiB, and it holds them twice."""
@@ -39,9 +41,10 @@ def quantize(
     """Write the fp32 ONNX file `model` to `path` in int8, metadata and all. The file appears whole or not at all.
 
     batches: real images [B, C, H, W] as the network takes them; B must fit a static batch axis
-    Errors: BackendError when onnxruntime's quantizer is missing, there are no images, or it refuses them
+    Raises: BackendError when onnxruntime's quantizer is missing, there are no images, or it refuses them
     """
     try:
+        import_onnxruntime()
         from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     except ImportError as error:
         raise _problem("missing-library", f"int8 needs {error.name}", "pip install 'archdsl[ort]'") from error
@@ -65,7 +68,7 @@ def quantize(
                     activation_type=QuantType.QInt8,
                     weight_type=QuantType.QInt8,
                     calibrate_method=CalibrationMethod.MinMax,
-                    use_external_data_format=_bytes_of(given) > EXTERNAL_BYTES,
+                    use_external_data_format=num_weight_bytes(given) > EXTERNAL_BYTES,
                     extra_options={
                         "ActivationSymmetric": True,
                         "WeightSymmetric": True,
@@ -73,10 +76,14 @@ def quantize(
                     },
                 )
         except Exception as error:  # the quantizer raises whatever its steps raise
-            if reader.count == 0:
+            if reader.asked and reader.count == 0:
                 raise _problem("missing-key", "int8 needs images to calibrate with, got none", "give images") from error
             reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
-            raise _problem("cannot-build", f"the quantizer failed: {reason}") from error
+            opset = given.opset_imports[""]
+            hint = (
+                None if reader.asked or opset <= USUAL else f"use --opset {USUAL}: onnxruntime may not know {opset} yet"
+            )
+            raise _problem("cannot-build", f"the quantizer failed: {reason}", hint) from error
         quantized = ir.load(made)
         quantized.producer_name, quantized.producer_version = given.producer_name, given.producer_version
         quantized.metadata_props.clear()
@@ -134,36 +141,25 @@ def _keep_biases_apart(graph: ir.Graph) -> None:
         del graph.initializers[name]
 
 
-def _bytes_of(model: ir.Model) -> int:
-    tensors = (value.const_value for value in model.graph.initializers.values())
-    return sum(tensor.nbytes for tensor in tensors if tensor is not None)
-
-
 class _Reader:
-    """What the quantizer asks for its batches."""
+    """What the quantizer asks for its batches, in order, once. asked: whether it did; count: how many it was given"""
 
     def __init__(self, name: str, batches: Iterable[Array]):
-        self.name, self.count = name, 0
-        self._batches: Iterator[Array] = iter(batches)
+        self.name, self.asked, self.count = name, False, 0
+        self._batches = iter(batches)
 
     def get_next(self) -> dict[str, Any] | None:
-        batch = next(self._batches, None)
-        if batch is None:
-            return None
-        self.count += 1
-        return {self.name: np.ascontiguousarray(batch, np.float32)}
+        """The next batch by the name of the model's input; None after the last."""
+        return next(self, None)
 
     def __iter__(self) -> _Reader:
         return self
 
     def __next__(self) -> dict[str, Any]:
-        found = self.get_next()
-        if found is None:
-            raise StopIteration
-        return found
-
-    def set_range(self, start_index: int, end_index: int) -> None:
-        """Part of the quantizer's protocol; batches are read in order, once."""
+        self.asked = True
+        batch = next(self._batches)
+        self.count += 1
+        return {self.name: np.ascontiguousarray(batch, np.float32)}
 
 
 @contextmanager
@@ -181,4 +177,4 @@ def _silence() -> Iterator[None]:
 
 
 def _problem(rule: str, message: str, hint: str | None = None) -> BackendError:
-    return BackendError(Problem(at_argument("--precision", "int8"), rule, message, hint))
+    return BackendError.at("--precision", "int8", rule, message, hint)

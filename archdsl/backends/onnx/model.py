@@ -1,7 +1,8 @@
 """Graph -> ONNX, written directly from the graph: no tracing, no torch, tenths of a second.
 
-Only the default domain, opset 20: the first that has both LayerNormalization (since 17) and Gelu (since 20) as single
-ops, which runtimes recognise; ONNX Runtime takes it since 1.17, TensorRT since 10. bfloat16 convolutions need 22.
+Only the default domain, by default opset 20: the first that has both LayerNormalization (since 17) and Gelu (since 20)
+as single ops, which runtimes recognise; ONNX Runtime takes it since 1.17, TensorRT since 10. For consumers that do not,
+older ones from 13 on are written with what they lack in primitives (`opsets`). bfloat16 convolutions need 22.
 The batch axis is dynamic unless a size is given, and comes first everywhere, so nothing is baked for one batch size.
 """
 
@@ -9,28 +10,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 
 import onnx_ir as ir
 
-from archdsl.backends.errors import no_emitter
+from archdsl.backends.emitters import no_emitter
 from archdsl.backends.initial import Array, check_weights, initial_weights
 from archdsl.backends.onnx.dialects import PLAIN, Dialect
+from archdsl.backends.onnx.emitters import EMITTERS
 from archdsl.backends.onnx.file import serialize, write
 from archdsl.backends.onnx.graph import Emission, Operand
-from archdsl.backends.onnx.ops import EMITTERS, works_on_rows
-from archdsl.backends.splits import splits_of
-from archdsl.errors import BackendError, Problem, at_argument
+from archdsl.backends.onnx.opsets import ir_version, opset_problem
+from archdsl.errors import BackendError
 from archdsl.ir.graph import Graph, Input, Node
+from archdsl.ir.op import Op
+from archdsl.ops.attention import Attention
+from archdsl.ops.tokens import MergeGroups
 from archdsl.passes.network import Network
 from archdsl.passes.runner import run_passes
+from archdsl.passes.uses import splits_of
+from archdsl.versions import installed_version
 
-__all__ = ["EMITTERS", "OPSET", "emit", "save", "serialize", "write"]
-
-OPSET = 20
-BF16_OPSET = 22
-IR_VERSIONS = {20: 9, 21: 10, 22: 10, 23: 11}
-"""The ONNX file version each opset came with: the oldest that may hold it, so that old runtimes read the file."""
+__all__ = ["EMITTERS", "emit", "save", "serialize", "write"]
 
 
 def emit(
@@ -46,24 +46,17 @@ def emit(
     """The network as an ONNX model in memory: `write` puts it on disk, `serialize` gives its bytes.
 
     weights: arrays by parameter path, used without a copy; by default the initial weights of `seed`
-    opset: by default the oldest that has all the ops in their formats: OPSET, BF16_OPSET for bf16, or `dialect`'s
+    opset: 13 to the newest that onnx knows; by default `Dialect.opset_for`
     batch: the size of the batch axis; None leaves it dynamic
-    dialect: how to write what runtimes want in different ways (`backends.onnx.dialects`)
-    metadata: what the model shall say of itself beside the graph's name and hash and our version
-    Errors: WeightsError when a tensor is missing or has another shape; BackendError for an opset or op it cannot emit
+    dialect: the forms to use where runtimes differ (`backends.onnx.dialects`)
+    metadata: entries of the model's metadata beside the graph's name and hash and archdsl's version
+    Raises: WeightsError when a tensor is missing or has another shape; BackendError for an opset or op it cannot emit
     """
+    bf16 = any(node.type.dtype == "bf16" for node in graph.live())
     if opset is None:
-        bf16 = any(node.type.dtype == "bf16" for node in graph.live())
-        opset = max(dialect.opset, BF16_OPSET if bf16 else OPSET)
-    if opset not in IR_VERSIONS or opset < dialect.opset:
-        raise BackendError(
-            Problem(
-                at_argument("opset", str(opset)),
-                "out-of-range",
-                f"the onnx backend emits opsets {dialect.opset} to {max(IR_VERSIONS)} here, but got {opset}",
-                f"use {dialect.opset}",
-            )
-        )
+        opset = dialect.opset_for(bf16=bf16)
+    if problem := opset_problem(opset, bf16=bf16):
+        raise BackendError.at("--opset", str(opset), "out-of-range", *problem)
     if weights is None:
         weights = initial_weights(graph, seed)
     else:
@@ -73,7 +66,7 @@ def emit(
     network = run_passes(Network(graph, weights), dialect.passes)[0]
     graph, weights = network.graph, network.weights
 
-    e = Emission(weights, batch, dialect, splits=splits_of(graph))
+    e = Emission(weights, batch, dialect, opset, splits=splits_of(graph))
     values: dict[int, Operand] = {}
     for node in graph.live():
         values[id(node)] = _emit_node(e, node, [values[id(x)] for x in node.inputs])
@@ -83,6 +76,7 @@ def emit(
         e.node = node
         outputs.append(_output(e, e.value(_read(e, node, values[id(node)], rows=False)), name, outputs))
     inputs = [e.value(values[id(node)]) for node in graph.inputs]
+    version = installed_version("archdsl") or "unknown"
     model = ir.Model(
         ir.Graph(
             inputs,
@@ -92,11 +86,11 @@ def emit(
             opset_imports={"": opset},
             name=graph.name,
         ),
-        ir_version=IR_VERSIONS[opset],
+        ir_version=ir_version(opset),
         producer_name="archdsl",
-        producer_version=_own_version(),
+        producer_version=version,
     )
-    model.metadata_props.update(spec=graph.name, graph_hash=graph_hash, archdsl_version=_own_version())
+    model.metadata_props.update(spec=graph.name, graph_hash=graph_hash, archdsl_version=version)
     model.metadata_props.update(metadata or {})
     return model
 
@@ -124,10 +118,10 @@ def _emit_node(e: Emission, node: Node, inputs: list[Operand]) -> Operand:
         raise no_emitter("onnx", node)
     e.node = node
     before = len(e.nodes)
-    inputs = [_read(e, x, value, rows=works_on_rows(node.op)) for x, value in zip(node.inputs, inputs, strict=True)]
+    inputs = [_read(e, x, value, rows=_works_on_rows(node.op)) for x, value in zip(node.inputs, inputs, strict=True)]
     value: Operand = EMITTERS[type(node.op)](e, node.op, *inputs)
     rows = e.has_rows(node.type) and not isinstance(node.op, Input)
-    if rows and not works_on_rows(node.op):
+    if rows and not _works_on_rows(node.op):
         value = e.as_rows(value, node.type)
     if isinstance(value, ir.Value):
         maker = value.producer()
@@ -138,6 +132,13 @@ def _emit_node(e: Emission, node: Node, inputs: list[Operand]) -> Operand:
             if rows:
                 value.shape = ir.Shape([(e.batch or 1) * node.type.tokens, node.type.channels])
     return value
+
+
+def _works_on_rows(op: Op) -> bool:
+    """Whether the op's emitter takes tokens as [B * N, C] too: it treats each token alike, or it is attention."""
+    return isinstance(op, Attention) or (
+        op.order_rule in ("tokenwise", "elementwise") and not isinstance(op, MergeGroups)
+    )
 
 
 def _read(e: Emission, node: Node, value: Operand, *, rows: bool) -> Operand:
@@ -165,10 +166,3 @@ def _output(e: Emission, value: ir.Value, name: str, others: list[ir.Value]) -> 
         e.typed(value, e.node.type, name)
     value.name = name
     return value
-
-
-def _own_version() -> str:
-    try:
-        return version("archdsl")
-    except PackageNotFoundError:
-        return "unknown"

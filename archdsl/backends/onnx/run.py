@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from importlib.util import find_spec
 
-from archdsl.backends.batches import in_batches
 from archdsl.backends.initial import Array
-from archdsl.errors import BackendError, Problem, at_argument
+from archdsl.backends.onnx.library import import_onnxruntime
+from archdsl.backends.parity import in_batches
+from archdsl.errors import BackendError
+from archdsl.signal_stack import kept_signal_stack
+
+Run = Callable[[Array], Array]
 
 
 class NoRuntime(BackendError):
@@ -18,7 +23,7 @@ def run_onnx(path: str | os.PathLike[str], images: Array, precision: str = "fp32
     """Name of the runtime that ran the file, and its first output for images [N, C, H, W].
 
     A model of a dynamic batch is run at two batch sizes. ONNX Runtime's CPU provider is asked first, then OpenVINO.
-    Errors: NoRuntime; BackendError (`cannot-run`) with each runtime's reason when none of those installed runs it
+    Raises: NoRuntime; BackendError (`cannot-run`) with each runtime's reason when none of those installed runs it
     """
     able = {"onnxruntime": _by_onnxruntime, "openvino": _by_openvino}
     if precision == "bf16":
@@ -30,35 +35,55 @@ def run_onnx(path: str | os.PathLike[str], images: Array, precision: str = "fp32
                 return name, run(os.fspath(path), images)
             except Exception as error:  # the runtimes have no common error
                 reasons.append(f"{name}: {_first_line(error)}")
-    place, file = at_argument("onnx", os.fspath(path)), os.path.basename(path)
     if not reasons:
         message = f"no runtime for {precision} is installed: {' or '.join(able)}"
         extra = "ort" if "onnxruntime" in able else "openvino"
-        raise NoRuntime(Problem(place, "missing-library", message, f"pip install 'archdsl[{extra}]'"))
-    message = f"no runtime here can run {file}: {'; '.join(reasons)}"
-    raise BackendError(Problem(place, "cannot-run", message, "this is a bug of archdsl or of the runtime"))
+        raise NoRuntime.at("onnx", os.fspath(path), "missing-library", message, f"pip install 'archdsl[{extra}]'")
+    message = f"no runtime here can run {os.path.basename(path)}: {'; '.join(reasons)}"
+    hint = "this is a bug of archdsl or of the runtime"
+    raise BackendError.at("onnx", os.fspath(path), "cannot-run", message, hint)
+
+
+def answer_of(path: str | os.PathLike[str], runtime: str) -> Run:
+    """What the file answers on the runtime that `run_onnx` named: images [N, C, H, W] -> its first output [N, …]."""
+    run, batch = _OPEN[runtime](os.fspath(path))
+    return run if batch is None else lambda images: in_batches(run, images, batch)
 
 
 def _by_onnxruntime(path: str, images: Array) -> Array:
-    import onnxruntime
+    run, batch = _open_onnxruntime(path)
+    return in_batches(run, images, batch)
 
+
+def _open_onnxruntime(path: str) -> tuple[Run, int | None]:
+    """What runs one batch, and how many images that is; None for any number."""
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     (taken,) = session.get_inputs()
     batch = taken.shape[0] if isinstance(taken.shape[0], int) else None
-    return in_batches(lambda piece: session.run(None, {taken.name: piece})[0], images, batch)
+    return lambda images: session.run(None, {taken.name: images})[0], batch
 
 
 def _by_openvino(path: str, images: Array) -> Array:
+    run, batch = _open_openvino(path)
+    return in_batches(run, images, batch)
+
+
+def _open_openvino(path: str) -> tuple[Run, int | None]:
     import openvino
 
     core = openvino.Core()
     model = core.read_model(path)
     batch = model.input(0).get_partial_shape()[0]
-    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    return in_batches(lambda piece: compiled(piece)[0].copy(), images, batch.get_length() if batch.is_static else None)
+    with kept_signal_stack():
+        compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return lambda images: compiled(images)[0].copy(), batch.get_length() if batch.is_static else None
 
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+_OPEN = {"onnxruntime": _open_onnxruntime, "openvino": _open_openvino}

@@ -1,166 +1,90 @@
-"""Text with holes: code whose numbers are still open, the names it reads, and how long lines are broken."""
+"""Code as text with marks: numbers that may become arguments of a class, and variables that get their names last."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import ast
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import takewhile
 
-LINE_LENGTH = 120
+_NUMBER = re.compile("\ue000(\\w+)\ue001([01])\ue001([^\ue000\ue002]*)\ue002")
+_VARIABLE = re.compile("\ue003([^\ue002]*)\ue002")
 
 
 @dataclass(frozen=True)
-class Hole:
-    """A number in the code of one instance. Instances that differ in such numbers alone share a class.
+class Number:
+    """A number in the code of one instance. Instances that differ in their numbers alone share a class.
 
-    kind: numbers of one kind may stand for each other when they are equal (`channels`, `heads`, `size`, …)
-    name: what the number is called if it becomes an argument
-    late: read in `forward`, not in `__init__`
-    passed: handed to a part of this one, so that it stays an argument even where it is the same for all
+    kind: what the number is (`channels`, `heads`, `size`, …), and its name if it becomes an argument
+    late: whether `forward` reads it, not `__init__`
     """
 
     kind: str
-    name: str
     value: object
     late: bool = False
-    passed: bool = False
+
+    def __str__(self) -> str:
+        return f"\ue000{self.kind}\ue001{int(self.late)}\ue001{self.value!r}\ue002"
 
 
-@dataclass(frozen=True)
-class Var:
-    """A local variable of `forward`: the value of the node or part called `key`."""
-
-    key: str
+def number(kind: str, value: object) -> str:
+    """The mark of a number that `__init__` reads."""
+    return str(Number(kind, value))
 
 
-@dataclass(frozen=True)
-class Arguments:
-    """What a part's class is called with: names and numbers."""
-
-    items: tuple[tuple[str, Hole], ...]
+def late(kind: str, value: object) -> str:
+    """The mark of a number that `forward` reads."""
+    return str(Number(kind, value, late=True))
 
 
-Piece = str | Hole | Var | Arguments
-Text = tuple[Piece, ...]
+def channels(value: int) -> str:
+    """The mark of a width that `__init__` reads."""
+    return number("channels", value)
 
 
-def text(*pieces: Piece | Text) -> Text:
-    """Pieces and texts as one text."""
-    return tuple(part for piece in pieces for part in (piece if isinstance(piece, tuple) else (piece,)))
+def option(name: str, value: object, default: object) -> str:
+    """`, name=value`, or nothing where the value is the default."""
+    return "" if value == default else f", {name}={number(name, value)}"
 
 
-def holes(code: Text) -> Iterator[Hole]:
-    """The holes of a text in reading order."""
-    for piece in code:
-        if isinstance(piece, Hole):
-            yield piece
-        elif isinstance(piece, Arguments):
-            yield from (hole for _, hole in piece.items)
+def variable(key: str) -> str:
+    """The mark of the local variable that holds the value of the node `key`."""
+    return f"\ue003{key}\ue002"
 
 
-def pattern(code: Text) -> tuple[object, ...]:
-    """The text without its numbers: equal for codes that may share a class."""
-    return tuple(_pattern(piece) for piece in code)
+def numbers(code: str) -> list[Number]:
+    """The numbers of a code, in reading order."""
+    return [Number(m[1], ast.literal_eval(m[3]), m[2] == "1") for m in _NUMBER.finditer(code)]
 
 
-def _pattern(piece: Piece) -> object:
-    match piece:
-        case Hole():
-            return (piece.kind, piece.name, piece.late)
-        case Arguments():
-            return tuple((name, _pattern(hole)) for name, hole in piece.items)
-    return piece
+def pattern(code: str) -> str:
+    """The code without its numbers: equal for codes that may share a class."""
+    return _NUMBER.sub(lambda m: f"\ue000{m[1]}{m[2]}", code)
 
 
-def fill(code: Text, number: Callable[[Hole], str], variable: Callable[[Var], str]) -> str:
-    """The text with its holes and variables filled."""
-    parts = []
-    for piece in code:
-        match piece:
-            case Hole():
-                parts.append(number(piece))
-            case Var():
-                parts.append(variable(piece))
-            case Arguments():
-                parts.append(arguments([(name, number(hole)) for name, hole in piece.items]))
-            case _:
-                parts.append(piece)
-    return "".join(parts)
+def fill(code: str, text_of: Callable[[Number], str] = lambda number: literal(number.value)) -> str:
+    """The code with its numbers written."""
+    return _NUMBER.sub(lambda m: text_of(Number(m[1], ast.literal_eval(m[3]), m[2] == "1")), code)
 
 
-def arguments(items: list[tuple[str, str]]) -> str:
-    """`dim, heads, window=7`: by position as long as the value is called like the argument, then by name."""
-    parts: list[str] = []
-    for name, value in items:
-        bare = name == value and all("=" not in part for part in parts)
-        parts.append(value if bare else f"{name}={value}")
-    return ", ".join(parts)
+def variables(code: str) -> set[str]:
+    """The keys of the variables that the code reads."""
+    return set(_VARIABLE.findall(code))
+
+
+def named(code: str, names: dict[str, str]) -> str:
+    """The code with its variables named."""
+    return _VARIABLE.sub(lambda m: names[m[1]], code)
 
 
 def literal(value: object) -> str:
     """A number or a tuple of numbers as Python writes it."""
-    if isinstance(value, float):
-        return repr(value).replace("e-0", "e-")
-    return repr(value)
+    return repr(value).replace("e-0", "e-") if isinstance(value, float) else repr(value)
 
 
-OPENING, CLOSING = "([{", ")]}"
-
-
-def wrapped(line: str, indent: int = 0) -> list[str]:
-    """One logical line at `indent`, broken at its brackets as ruff and black break it when it is too long."""
-    space = " " * indent
-    if indent + len(line) <= LINE_LENGTH or '"""' in line or line.startswith("#"):
-        return [space + line]
-    found = _last_brackets(line)
-    if found is None:
-        return [space + line]
-    start, stop = found
-    head, body, tail = line[: start + 1], line[start + 1 : stop], line[stop:]
-    return [space + head, *_broken(body, indent + 4, literal_list=_is_literal(head)), space + tail]
-
-
-def _broken(body: str, indent: int, *, literal_list: bool) -> list[str]:
-    """The inside of brackets on lines of its own."""
-    items = _split(body, ",")
-    if len(items) == 1:
-        element, *clauses = _split(body, " for ")
-        if not clauses or indent + len(body) <= LINE_LENGTH:
-            return wrapped(body, indent)
-        return [*wrapped(element, indent), *(line for c in clauses for line in wrapped(f"for {c}", indent))]
-    if indent + len(body) <= LINE_LENGTH and not literal_list:
-        return [" " * indent + body]
-    return [line for item in items for line in wrapped(f"{item},", indent)]
-
-
-def _is_literal(head: str) -> bool:
-    """Whether the bracket at the end of `head` opens a list or tuple rather than a call."""
-    return head[-1] in "[{" or head[-2:-1] in ("", " ", "=", "(")
-
-
-def _last_brackets(line: str) -> tuple[int, int] | None:
-    """Where the last outermost brackets open and close, when nothing but a few signs follows them."""
-    depth, start, found = 0, 0, None
-    for position, sign in enumerate(line):
-        if sign in OPENING:
-            start = position if depth == 0 else start
-            depth += 1
-        elif sign in CLOSING:
-            depth -= 1
-            if depth == 0 and position > start + 1:
-                found = (start, position)
-    return found
-
-
-def _split(body: str, by: str) -> list[str]:
-    """`body` cut at `by` where it stands outside brackets."""
-    parts, depth, start, position = [], 0, 0, 0
-    while position < len(body):
-        sign = body[position]
-        depth += (sign in OPENING) - (sign in CLOSING)
-        if depth == 0 and body.startswith(by, position):
-            parts.append(body[start:position].strip())
-            position += len(by)
-            start = position
-        else:
-            position += 1
-    return [*parts, body[start:].strip()]
+def positional(arguments: str) -> str:
+    """`dim=dim, heads=heads, window=7` as `dim, heads, window=7`."""
+    items = arguments.split(", ")
+    bare = [item.partition("=")[0] for item in takewhile(lambda i: len(set(i.split("="))) == 1, items)]
+    return ", ".join([*bare, *items[len(bare) :]])

@@ -1,17 +1,19 @@
-"""The code of one scope: which modules it holds and what its `forward` says, with holes for the numbers."""
+"""The code of one module under construction: what its `__init__` holds and what its `forward` says."""
 
 from __future__ import annotations
 
 import keyword
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
-from archdsl.backends.source.layouts import Layouts
-from archdsl.backends.source.text import Hole, Text, Var, text
+from archdsl.backends.source.library import Layouts
+from archdsl.backends.source.text import late, named, number, variable, variables
 from archdsl.errors import BackendError, Problem, at_argument
 from archdsl.ir.graph import Node
+from archdsl.ir.op import Init
+from archdsl.ir.order import Windows
 
-NESTING = 3
+NESTING = 4
 """How many calls may stand in each other before a value gets a name and a line of its own."""
 
 LOCALS = ("x", "y", "z", "u", "v", "w")
@@ -24,82 +26,58 @@ class Expression:
 
     depth: how many calls stand in each other
     infix: must stand in brackets before a dot or a sign that binds more closely
-    name: what the value is to be called; with `own_line` it is always given a name
+    name: what the value is called, on a line of its own; None where it needs neither
     merged: the same tokens before they were cut into groups of four, where that was the last step
-    condition: the value is `text` where this holds, else `base`
     """
 
-    text: Text
+    text: str
     depth: int = 0
     infix: bool = False
     name: str | None = None
-    own_line: bool = False
-    merged: Text | None = None
-    condition: str | None = None
-    base: Text | None = None
+    merged: str | None = None
 
     @property
-    def atom(self) -> Text:
+    def atom(self) -> str:
         """The code as something a dot may follow."""
-        return text("(", self.text, ")") if self.infix else self.text
+        return f"({self.text})" if self.infix else self.text
 
 
-def call(*pieces: str | Hole | Text, of: Iterable[Expression]) -> Expression:
-    """A call one level deeper than what it reads."""
-    return Expression(text(*pieces), depth=1 + max((x.depth for x in of), default=0))
-
-
-@dataclass(frozen=True, eq=False)
-class Unit:
-    """One step of a scope: an op, or a scope within it.
-
-    held: how `forward` calls it, for a scope
-    """
-
-    path: str
-    nodes: tuple[Node, ...]
-    reads: tuple[Node, ...]
-    makes: tuple[Node, ...]
-    held: str = ""
-
-    @property
-    def is_op(self) -> bool:
-        return not self.held
+Emitter = Callable[..., Expression]
+"""`(writer, node, op, *inputs) -> code`: how one op is written. The op is `node.op`, by its own type."""
 
 
 @dataclass
 class Statement:
-    """One line of `forward`: what it names, and the code."""
+    """One line of `forward`: the values that it makes, the names proposed for them, and the code."""
 
     targets: tuple[Node, ...]
-    expression: Expression
+    code: str
     names: tuple[str | None, ...]
 
 
 @dataclass
 class Writer:
-    """The modules and the code of one scope under construction.
+    """The modules and the code of one module under construction.
 
-    prefix: the path of the scope with a dot, or ""
-    forms: where the functions that the file must hold are noted
+    prefix: its path with a dot, or ""
+    layouts: those of the network
+    taken: the paths that are held
     """
 
     prefix: str
     layouts: Layouts
-    functions: set[str]
-    init: list[Text] = field(default_factory=list)
-    tensors: list[Text] = field(default_factory=list)
-    buffers: dict[str, str] = field(default_factory=dict)
+    init: list[str] = field(default_factory=list)
+    tensors: list[str] = field(default_factory=list)
+    buffers: list[str] = field(default_factory=list)
     taken: set[str] = field(default_factory=set)
     statements: list[Statement] = field(default_factory=list)
     values: dict[Node, Expression] = field(default_factory=dict)
     uses: dict[Node, int] = field(default_factory=dict)
-    shared: dict[tuple[str, Text], str] = field(default_factory=dict)
+    shared: dict[tuple[str, str], str] = field(default_factory=dict)
 
-    @property
-    def made(self) -> list[Text]:
-        """The lines of `__init__`: tensors of the scope itself, then modules."""
-        return [*self.tensors, *self.init]
+    def sides(self, sides: tuple[int, int]) -> int | tuple[int, int]:
+        """Height and width as the file writes them."""
+        return sides[0] if self.layouts.square else sides
 
     def holder(self, path: str) -> str:
         """How code says `path` (of the whole network): `self.attn.qkv`. Missing holders on the way are made."""
@@ -111,68 +89,59 @@ class Writer:
             if known not in self.taken:
                 self.taken.add(known)
                 below = above[index + 1] if index + 1 < len(above) else last
-                self.init.append((f"{here} = nn.Module()" if below.isidentifier() else f"{here} = nn.ModuleDict()",))
+                self.init.append(f"{here} = nn.{'Module' if below.isidentifier() else 'ModuleDict'}()")
         self.taken.add(path)
         return _member(here, last)
 
-    def module(self, node: Node, made: Text, *args: Expression) -> Expression:
+    def call(self, function: str, *args: Expression, more: str = "") -> Expression:
+        """A call, one level deeper than what it reads. more: further arguments, with their comma."""
+        code = f"{function}({', '.join(x.text for x in args)}{more})"
+        return Expression(code, 1 + max((x.depth for x in args), default=0))
+
+    def module(self, node: Node, made: str, *args: Expression) -> Expression:
         """Hold a module at the node's path and call it."""
         held = self.holder(node.path)
-        self.init.append(text(f"{held} = ", made))
-        return call(f"{held}(", _comma(args), ")", of=args)
+        self.init.append(f"{held} = {made}")
+        return self.call(held, *args)
 
-    def parameter(self, node: Node, made: Text) -> str:
+    def parameter(self, node: Node, made: str) -> str:
         """Hold the node's one parameter, which is called like the node."""
         held = self.holder(node.path)
         if held.endswith("]"):
             raise _bad_name(node.path)
         lines = self.tensors if held.count(".") == 1 else self.init
-        lines.append(text(f"{held} = nn.Parameter(", made, ")"))
+        lines.append(f"{held} = nn.Parameter({made})")
         return held
 
-    def buffer(self, name: str, made: Text, kind: str = "Tensor") -> str:
+    def buffer(self, name: str, made: str) -> str:
         """Hold a tensor that is neither learnt nor saved; equal ones once."""
-        return self._once(
-            name,
-            made,
-            lambda name: text(f'self.register_buffer("{name}", ', made, ", persistent=False)"),
-            kind,
-        )
+        held = self._once(name, made, self.tensors, f'self.register_buffer("{{}}", {made}, persistent=False)')
+        self.buffers = list(dict.fromkeys([*self.buffers, held.removeprefix("self.")]))
+        return held
 
-    def helper(self, name: str, made: Text) -> str:
+    def helper(self, name: str, made: str) -> str:
         """Hold a module without tensors; equal ones once."""
-        return self._once(name, made, lambda name: text(f"self.{name} = ", made))
+        return self._once(name, made, self.init, f"self.{{}} = {made}")
 
-    def _once(self, name: str, made: Text, line: object, kind: str | None = None) -> str:
-        key = (name, made)
-        if key not in self.shared:
-            free, number = name, 2
-            while self.prefix + free in self.taken or f"{self.prefix}{free}" in self.shared.values():
-                free, number = f"{name}{number}", number + 1
+    def _once(self, name: str, made: str, lines: list[str], line: str) -> str:
+        if (name, made) not in self.shared:
+            free = free_name(name, {path.removeprefix(self.prefix) for path in self.taken})
             self.taken.add(self.prefix + free)
-            self.shared[key] = free
-            assert callable(line)
-            (self.tensors if kind else self.init).append(line(free))
-            if kind:
-                self.buffers[free] = kind
-        return f"self.{self.shared[key]}"
+            self.shared[name, made] = free
+            lines.append(line.format(free))
+        return f"self.{self.shared[name, made]}"
 
-    def function(self, name: str) -> None:
-        """Note that the file needs a function, in some form."""
-        self.functions.add(name)
+    def unflattened(self, x: Expression, order: Windows) -> str:
+        """Tokens window after window, [B, N, C], as [B, windows, places, C]."""
+        return f"{x.atom}.unflatten(1, ({late('windows', order.num_windows)}, -1))"
 
-    def read(self, node: Node, *, nested: bool = True, summed: bool = False) -> Expression:
-        """The code of a value. With `nested` it will stand in a call, and is named first if it is deep already.
-
-        summed: it will stand beside a sign, and is named first if it has one already
-        """
+    def read(self, node: Node, *, last: bool = False) -> Expression:
+        """The code of a value. last: it is returned; else it is named first where it is deeply nested already."""
         value = self.values[node]
-        if value.own_line or (nested and value.depth >= NESTING) or (summed and value.infix):
-            value = self.name(node)
-        return value
+        return self.name(node) if value.name or (not last and value.depth >= NESTING) else value
 
     def give(self, node: Node, value: Expression) -> None:
-        """Say how a value is made. Values that are read more than once get a name."""
+        """Say how a value is made. A value that is read more than once gets a name."""
         self.values[node] = value
         if self.uses.get(node, 0) > 1:
             self.name(node)
@@ -180,86 +149,64 @@ class Writer:
     def name(self, node: Node) -> Expression:
         """Give a value a name and a line."""
         value = self.values[node]
-        self.statements.append(Statement((node,), value, (value.name,)))
-        self.values[node] = Expression((Var(node.path),))
+        self.several((node,), value.text, (value.name,))
         return self.values[node]
 
-    def several(self, nodes: tuple[Node, ...], value: Expression, names: tuple[str | None, ...]) -> None:
-        """Give the values that one call makes their names."""
-        self.statements.append(Statement(nodes, value, names))
-        self.values.update({node: Expression((Var(node.path),)) for node in nodes})
+    def several(self, nodes: tuple[Node, ...], code: str, names: tuple[str | None, ...]) -> None:
+        """Give the values that one line makes their names."""
+        self.statements.append(Statement(nodes, code, names))
+        self.values.update({node: Expression(variable(node.path)) for node in nodes})
 
-    def body(self, inputs: Mapping[Node, str], outputs: tuple[Node, ...]) -> list[Text]:
-        """The lines of `forward`, variables named."""
-        ends = [self.read(node, nested=False) for node in outputs]
-        end = Statement((), Expression(text("return ", _comma(ends))), ())
-        last = _last_reads([*self.statements, end])
+    def body(self, inputs: Mapping[Node, str], outputs: tuple[Node, ...]) -> list[str]:
+        """The lines of `forward`, its variables named."""
+        end = f"return {', '.join([self.read(node, last=True).text for node in outputs])}"
+        reads = [variables(code) for code in (*(s.code for s in self.statements), end)]
+        last = {key: position for position, keys in enumerate(reads) for key in keys}
         names = {node.path: name for node, name in inputs.items()}
-        lines: list[Text] = []
+        lines: list[str] = []
         for position, statement in enumerate(self.statements):
-            bound = [replace(statement.expression, text=_bound(statement.expression.text, names))]
-            base = _bound(statement.expression.base or (), names)
+            code = named(statement.code, names)
             names = {key: name for key, name in names.items() if last.get(key, -1) > position}
             for node, proposed in zip(statement.targets, statement.names, strict=True):
-                names[node.path] = _free(proposed, names.values())
-            target = ", ".join(names[node.path] for node in statement.targets)
-            lines += _assignment(target, bound[0], base)
-        lines.append(_bound(end.expression.text, names))
-        return lines
+                names[node.path] = _local(proposed, names.values())
+            lines.append(f"{', '.join(names[node.path] for node in statement.targets)} = {code}")
+        return [*lines, named(end, names)]
 
 
-def _assignment(target: str, value: Expression, base: Text) -> list[Text]:
-    if value.condition is None:
-        return [text(f"{target} = ", value.text)]
-    if base == (target,):
-        return [(f"if {value.condition}:",), text(f"    {target} = ", value.text)]
-    return [text(f"{target} = ", value.text, f" if {value.condition} else ", base)]
+def start(init: Init, shape: str) -> str:
+    """A tensor of `shape` that starts by the law of `init`."""
+    match init.law:
+        case "zeros" | "ones":
+            return f"torch.{init.law}({shape})"
+        case "constant":
+            return f"torch.full(({shape}{'' if ',' in shape else ','}), {number('start', init.value)})"
+        case "normal":
+            return f"torch.randn({shape}) * {number('std', init.value)}"
+    return f"torch.rand({shape}) * {number('std', init.value)}"
 
 
-def _bound(code: Text, names: Mapping[str, str]) -> Text:
-    return tuple(names[piece.key] if isinstance(piece, Var) else piece for piece in code)
+def free_name(name: str, taken: Iterable[str]) -> str:
+    """`name`, with a number if it is taken."""
+    used, found, count = {*taken, *RESERVED}, name, 2
+    while found in used:
+        found, count = f"{name}{count}", count + 1
+    return found
 
 
-def _last_reads(statements: list[Statement]) -> dict[str, int]:
-    return {
-        piece.key: position
-        for position, statement in enumerate(statements)
-        for piece in (*statement.expression.text, *(statement.expression.base or ()))
-        if isinstance(piece, Var)
-    }
-
-
-def _free(proposed: str | None, taken: Iterable[str]) -> str:
-    """A name that is not taken: the proposed one if it can be."""
+def _local(proposed: str | None, taken: Iterable[str]) -> str:
+    """A variable that is not taken: the proposed one if it can be."""
     used = {*taken, *RESERVED}
-    return next(name for name in _names(proposed) if name not in used)
-
-
-def _names(proposed: str | None) -> Iterator[str]:
     if proposed and proposed.isidentifier():
-        yield proposed
-    else:
-        yield from LOCALS
-    first, number = proposed if proposed and proposed.isidentifier() else "x", 1
-    while True:
-        yield f"{first}{number}"
-        number += 1
+        return free_name(proposed, used)
+    return next((name for name in LOCALS if name not in used), None) or free_name("x", used)
 
 
 def input_names(inputs: Iterable[Node], first: str = "x") -> dict[Node, str]:
-    """What a scope calls what it is given: `x`, then by the makers' names."""
+    """What a module calls what it is given: `x`, then by the makers' names."""
     names: dict[Node, str] = {}
     for node in inputs:
-        last = node.path.rpartition(".")[2]
-        names[node] = _free(first if not names else last, names.values())
+        names[node] = _local(first if not names else node.path.rpartition(".")[2], names.values())
     return names
-
-
-def _comma(args: Iterable[Expression]) -> Text:
-    pieces: list[str | Text] = []
-    for x in args:
-        pieces += [", ", x.text] if pieces else [x.text]
-    return text(*pieces)
 
 
 def _member(holder: str, name: str) -> str:
@@ -271,12 +218,6 @@ def _member(holder: str, name: str) -> str:
 
 
 def _bad_name(path: str) -> BackendError:
-    return BackendError(
-        Problem(
-            at_argument("source", path),
-            "unknown-name",
-            f"the source backend cannot write a tensor or module called {path!r}",
-            "call it like a Python variable",
-            path,
-        )
-    )
+    message = f"the source backend cannot write a tensor or module called {path!r}"
+    place, hint = at_argument("source", path), "call it like a Python variable"
+    return BackendError(Problem(place, "unknown-name", message, hint, path))

@@ -228,7 +228,7 @@ def _plain_inference(*tensors: Tensor | None) -> bool:
 class _Kernels:
     """oneDNN's linears as torch's own compiler calls them on a CPU.
 
-    Errors: AttributeError, RuntimeError where this torch lacks one of them
+    Raises: AttributeError, RuntimeError where this torch lacks one of them
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What the torch backend's graphs call: the few functions and modules that torch does not have in one piece.
+"""Functions and modules that the torch backend's graphs call and that torch does not have in one piece.
 
 All are made of plain torch operations, so that graphs train, compile and export.
 """
@@ -68,7 +68,7 @@ def prepend(token: Tensor, x: Tensor) -> Tensor:
     return torch.cat([token.expand(x.shape[0], -1, -1), x], dim=1)
 
 
-class DropPath(nn.Module):
+class StochasticDepth(nn.Module):
     """In training, zero whole images of a branch with probability `rate` and scale up the others."""
 
     def __init__(self, rate: float):
@@ -76,6 +76,7 @@ class DropPath(nn.Module):
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, …] -> the same"""
         if not self.training:
             return x
         keep = 1 - self.rate
@@ -90,12 +91,13 @@ class ChannelBatchNorm(nn.BatchNorm1d):
     """Batch norm over the last axis: [..., C], statistics per channel over all else."""
 
     def forward(self, input: Tensor) -> Tensor:
+        """[..., C] -> the same"""
         if input.ndim == 2:
             return super().forward(input)
         return super().forward(input.flatten(0, -2)).view(input.shape)
 
 
-class Constant(nn.Module):
+class FixedTensor(nn.Module):
     """A tensor that is neither learnt nor saved: it moves with the module, and the state dict does not know it."""
 
     value: Tensor
@@ -105,6 +107,7 @@ class Constant(nn.Module):
         self.register_buffer("value", value, persistent=False)
 
     def forward(self) -> Tensor:
+        """-> the tensor"""
         return self.value
 
     def extra_repr(self) -> str:

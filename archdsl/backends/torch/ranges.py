@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import fx
 
-from archdsl.backends.probe import probe_images
+from archdsl.backends.parity import probe_images
 from archdsl.backends.torch import ops as torch_ops
 from archdsl.backends.torch.fx import emit
 from archdsl.ir.graph import Node

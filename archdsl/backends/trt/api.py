@@ -1,4 +1,5 @@
-"""The members of TensorRT that we use, typed. Each Protocol is called as the class of TensorRT that it describes.
+"""The members of TensorRT that we use, typed. Each Protocol has the name of the class that it describes, in Python or
+(`IRuntime`) in C++.
 
 TensorRT ships no types. These are what the backend is checked against, and `tests/test_trt_surface.py` (opt-in) checks
 them in turn against the published bindings of 10.16 and 11.4: every member named here, its arguments and its result.
@@ -20,10 +21,14 @@ class Member(Protocol):
 
 
 class NetworkDefinitionCreationFlag(Protocol):
+    """Flags of `Builder.create_network`."""
+
     STRONGLY_TYPED: Member  # a choice on 10.x; ignored on 11.x, where there is nothing else
 
 
 class BuilderFlag(Protocol):
+    """Flags of `IBuilderConfig.set_flag`."""
+
     REFIT: Member
     REFIT_IDENTICAL: Member
     STRIP_PLAN: Member
@@ -32,22 +37,32 @@ class BuilderFlag(Protocol):
 
 
 class MemoryPoolType(Protocol):
+    """Pools of `IBuilderConfig.set_memory_pool_limit`."""
+
     WORKSPACE: Member
 
 
 class ProfilingVerbosity(Protocol):
+    """How much of its layers an engine can report."""
+
     DETAILED: Member
 
 
 class HardwareCompatibilityLevel(Protocol):
+    """Which other GPUs a plan runs on."""
+
     AMPERE_PLUS: Member
 
 
 class LayerInformationFormat(Protocol):
+    """Formats of `EngineInspector`."""
+
     JSON: Member
 
 
 class TensorIOMode(Protocol):
+    """Whether a tensor of an engine is an input or an output."""
+
     INPUT: Member
 
 
@@ -78,6 +93,8 @@ class Dims(Protocol):
 
 
 class ITensor(Protocol):
+    """A tensor of a network."""
+
     @property
     def name(self) -> str: ...
     @property
@@ -85,21 +102,29 @@ class ITensor(Protocol):
 
 
 class INetworkDefinition(Protocol):
+    """The network that a builder compiles."""
+
     @property
     def num_inputs(self) -> int: ...
     def get_input(self, index: int) -> ITensor: ...
 
 
 class ITimingCache(Protocol):
+    """Timings of kernels that builds share."""
+
     def combine(self, input_cache: ITimingCache, ignore_mismatch: bool) -> bool: ...
     def serialize(self) -> IHostMemory | None: ...
 
 
 class IOptimizationProfile(Protocol):
+    """Ranges of input shapes that kernels are tuned for."""
+
     def set_shape(self, input: str, min: Sequence[int], opt: Sequence[int], max: Sequence[int]) -> None: ...
 
 
 class IBuilderConfig(Protocol):
+    """The options of one build."""
+
     builder_optimization_level: int
     profiling_verbosity: Member
     hardware_compatibility_level: Member
@@ -113,6 +138,8 @@ class IBuilderConfig(Protocol):
 
 
 class Builder(Protocol):
+    """Compiles networks to plans."""
+
     def create_network(self, flags: int) -> INetworkDefinition | None: ...
     def create_builder_config(self) -> IBuilderConfig: ...
     def create_optimization_profile(self) -> IOptimizationProfile: ...
@@ -120,6 +147,8 @@ class Builder(Protocol):
 
 
 class ParserError(Protocol):
+    """One error of an ONNX parser."""
+
     def code(self) -> Member: ...
     def desc(self) -> str: ...
     def node_name(self) -> str: ...
@@ -127,6 +156,8 @@ class ParserError(Protocol):
 
 
 class OnnxParser(Protocol):
+    """Reads an ONNX model into a network."""
+
     @property
     def num_errors(self) -> int: ...
     def get_error(self, index: int) -> ParserError: ...
@@ -135,10 +166,14 @@ class OnnxParser(Protocol):
 
 
 class Refitter(Protocol):
+    """Replaces the weights of an engine."""
+
     def refit_cuda_engine(self) -> bool: ...
 
 
 class OnnxParserRefitter(Protocol):
+    """Replaces the weights of an engine by those of an ONNX model."""
+
     @property
     def num_errors(self) -> int: ...
     def get_error(self, index: int) -> ParserError: ...
@@ -147,10 +182,14 @@ class OnnxParserRefitter(Protocol):
 
 
 class EngineInspector(Protocol):
+    """Reports the layers of an engine."""
+
     def get_engine_information(self, format: Member) -> str: ...
 
 
 class IExecutionContext(Protocol):
+    """One execution of an engine: its shapes, buffers and profiler."""
+
     profiler: IProfiler
 
     def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool: ...
@@ -161,6 +200,8 @@ class IExecutionContext(Protocol):
 
 
 class ICudaEngine(Protocol):
+    """A plan loaded onto the GPU."""
+
     @property
     def num_io_tensors(self) -> int: ...
     @property
@@ -174,7 +215,9 @@ class ICudaEngine(Protocol):
     def create_execution_context(self) -> IExecutionContext | None: ...
 
 
-class Runtime(Protocol):
+class IRuntime(Protocol):
+    """`tensorrt.Runtime`, by the name that it has in C++: loads plans onto the GPU."""
+
     engine_host_code_allowed: bool
 
     def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None: ...
@@ -187,7 +230,7 @@ class Constructors(Protocol):
     def OnnxParser(self, network: INetworkDefinition, logger: ILogger) -> OnnxParser: ...
     def OnnxParserRefitter(self, refitter: Refitter, logger: ILogger) -> OnnxParserRefitter: ...
     def Refitter(self, engine: ICudaEngine, logger: ILogger) -> Refitter: ...
-    def Runtime(self, logger: ILogger) -> Runtime: ...
+    def Runtime(self, logger: ILogger) -> IRuntime: ...
 
 
 def copied(memory: IHostMemory) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
@@ -26,19 +25,15 @@ def read_model(model: bytes | Path) -> ir.Model:
 
 def attention_cores(model: ir.Model) -> tuple[AttentionCore, ...]:
     """Each attention: an `Attention` op, or a Softmax with the MatMuls before and after it."""
-    return tuple(_cores(model))
-
-
-def _cores(model: ir.Model) -> Iterator[AttentionCore]:
-    for node in model.graph:
-        if not node.name:
-            continue
+    cores = []
+    for node in (node for node in model.graph if node.name):
         if node.op_type == "Attention":
-            yield AttentionCore(_path(node.name), (node.name,))
+            cores.append(AttentionCore(_path(node.name), (node.name,)))
         elif node.op_type == "Softmax":
             before, after = _product(node, up=True), _product(node, up=False)
             if before and after:
-                yield AttentionCore(_path(node.name), (before, node.name, after))
+                cores.append(AttentionCore(_path(node.name), (before, node.name, after)))
+    return tuple(cores)
 
 
 def _path(name: str) -> str:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from archdsl.backends.trt import api as api
-from archdsl.backends.trt.cache import SharedCache, cache_file
+from archdsl.backends.trt.cache import cache_file, shared_timings
 from archdsl.backends.trt.library import Log, TensorRT, failure, gave_up
 from archdsl.backends.trt.options import EngineOptions
 from archdsl.errors import BackendError, Problem, at_argument
@@ -29,7 +28,8 @@ def build_plan(
     for profile in _profiles(builder, network, options):
         if config.add_optimization_profile(profile) < 0:
             raise gave_up("took the batch sizes", log)
-    with _timings(config, options, trt, gpu):
+    timings = options.timing_cache and cache_file(options.timing_cache, trt.__version__, gpu)
+    with shared_timings(config, timings):
         memory = builder.build_serialized_network(network, config)
     if memory is None:
         raise gave_up("built the engine", log)
@@ -85,18 +85,6 @@ def _profiles(
         yield profile
 
 
-@contextmanager
-def _timings(config: api.IBuilderConfig, options: EngineOptions, trt: TensorRT, gpu: str) -> Iterator[None]:
-    """Use the shared timing cache, if there is to be one, and save it when the build is done."""
-    if options.timing_cache is None:
-        yield
-        return
-    shared = SharedCache(cache_file(options.timing_cache, trt.__version__, gpu))
-    shared.attach(config)
-    yield
-    shared.save(config)
-
-
 def _unparsed(parser: api.OnnxParser, log: Log) -> BackendError:
     """All that the parser found, each at its node."""
     problems = []
@@ -105,12 +93,8 @@ def _unparsed(parser: api.OnnxParser, log: Log) -> BackendError:
         node, op = error.node_name(), error.node_operator()
         where = f"{op} {node!r}" if node or op else "the model"
         message = f"TensorRT cannot parse {where}: {error.desc()} ({error.code().name})"
-        problems.append(Problem(at_argument("tensorrt", node or "model"), "parser", message, path=_our_path(node)))
+        path = node.partition("/")[0] or None  # nodes are called `path` or `path/OpType`
+        problems.append(Problem(at_argument("tensorrt", node or "model"), "parser", message, path=path))
     if not problems:
-        return failure("parser", f"TensorRT cannot parse the model: {log.told()}")
+        return failure("parser", f"TensorRT cannot parse the model: {log.reason()}")
     return BackendError(problems)
-
-
-def _our_path(node: str) -> str | None:
-    """Our path of an ONNX node, which is called `path` or `path/OpType`."""
-    return node.partition("/")[0] or None

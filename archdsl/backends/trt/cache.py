@@ -1,8 +1,8 @@
-"""TensorRT's timing cache as a file that builds share: what one build timed, no other build times again.
+"""TensorRT's timing cache as a file that builds share, so that no kernel is timed twice.
 
 The file holds what TensorRT writes, so `trtexec --timingCacheFile` reads it too. A cache only saves time: whatever is
 wrong with it, a build goes on. A file that TensorRT will not take (damaged, another version's, another GPU's, not a
-cache at all) is moved aside, never overwritten, and a new one is begun. Each of these is told by a TimingCacheWarning.
+cache at all) is moved aside, never overwritten, and a new one is begun. Each of these raises a TimingCacheWarning.
 """
 
 from __future__ import annotations
@@ -11,16 +11,17 @@ import contextlib
 import hashlib
 import os
 import re
-import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 from archdsl.backends.trt import api as api
 from archdsl.errors import ArchError
-from archdsl.writing import write_file
+from archdsl.files import write_file
+from archdsl.locks import LockBusy, locked
+from archdsl.owned import read_own
 
 T = TypeVar("T")
 
@@ -29,67 +30,68 @@ LOCK_S = 60.0
 
 
 class TimingCacheWarning(UserWarning):
-    """Something about TensorRT's timing cache that the user may want to know; the build itself is fine."""
+    """A timing cache or an engine cache could not be used; the build itself succeeded."""
 
 
-@dataclass
-class SharedCache:
-    """The timing cache of one build, and the file it shares with others. `attach` before the build, `save` after."""
+@contextmanager
+def shared_timings(config: api.IBuilderConfig, path: Path | None) -> Iterator[None]:
+    """While a build runs, it has the timings in the file `path` (None: no file); afterwards its own are saved there."""
+    cache = _attached_file(config, path) if path else None
+    yield
+    if path and cache is not None:
+        _save(config, cache, path)
 
-    path: Path
-    cache: api.ITimingCache | None = None
 
-    def attach(self, config: api.IBuilderConfig) -> None:
-        """Give the build what the file holds, or an empty cache."""
-        try:
-            data = self._read()
-        except OSError as error:
-            _warn(f"the timing cache {self.path} cannot be read: {error.strerror or error}")
-            return
-        self.cache = _attached(config, data) if data else None
-        if self.cache is None:  # what is wrong with the file is told, and mended, when the timings are saved
-            self.cache = _attached(config, b"")
-        if self.cache is None:
-            _warn(f"TensorRT takes no timing cache, not even an empty one; {self.path} is not used")
+def _attached_file(config: api.IBuilderConfig, path: Path) -> api.ITimingCache | None:
+    """What the file holds, or an empty cache, attached to the build; None when neither can be."""
+    try:
+        data = _read(path)
+    except OSError as error:
+        _warn(f"the timing cache {path} cannot be read: {error.strerror or error}")
+        return None
+    cache = _attached(config, data) if data else None
+    if cache is None:  # `_save` warns of a file that is wrong, and moves it aside
+        cache = _attached(config, b"")
+    if cache is None:
+        _warn(f"TensorRT takes no timing cache, not even an empty one; {path} is not used")
+    return cache
 
-    def save(self, config: api.IBuilderConfig) -> None:
-        """Write the build's timings to the file, together with what other builds wrote there meanwhile."""
-        if self.cache is None:
-            return
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with _locked(self.path):
-                self._merge(config, self.cache)
-                memory = _quiet(self.cache.serialize)
-                if memory is None:
-                    _warn(f"TensorRT did not give its timings; {self.path} stays as it was")
-                else:
-                    write_file(self.path, api.copied(memory))
-        except (ArchError, OSError) as error:
-            _warn(f"the timing cache {self.path} could not be saved: {error}")
 
-    def _merge(self, config: api.IBuilderConfig, ours: api.ITimingCache) -> None:
-        """Take in what the file holds now. Entries that both have stay as ours are."""
-        data = self._read()
-        if not data:
-            return
-        theirs = _quiet(lambda: config.create_timing_cache(data))
-        if theirs is None or not _quiet(lambda: ours.combine(theirs, ignore_mismatch=False)):
-            self._move_aside(data)
+def _save(config: api.IBuilderConfig, cache: api.ITimingCache, path: Path) -> None:
+    """Write the build's timings to the file, together with what other builds wrote there meanwhile."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(path.with_name(f".{path.name}.lock"), LOCK_S):
+            _merge(config, cache, path)
+            memory = _quiet(cache.serialize)
+            if memory is None:
+                _warn(f"TensorRT did not give its timings; {path} stays as it was")
+            else:
+                write_file(path, api.copied(memory))
+    except LockBusy:
+        held = f"another build has held the lock of {path} for {LOCK_S:.0f} s"
+        _warn(f"the timing cache {path} could not be saved: {held}")
+    except (ArchError, OSError) as error:
+        _warn(f"the timing cache {path} could not be saved: {error}")
 
-    def _read(self) -> bytes:
-        try:
-            return self.path.read_bytes()
-        except FileNotFoundError:
-            return b""
 
-    def _move_aside(self, data: bytes) -> None:
-        aside = self.path.with_name(f"{self.path.name}.unused-{hashlib.sha256(data).hexdigest()[:8]}")
-        os.replace(self.path, aside)
+def _merge(config: api.IBuilderConfig, ours: api.ITimingCache, path: Path) -> None:
+    """Take in what the file holds now; entries that both have stay as ours are. A file of no use is moved aside."""
+    data = _read(path)
+    theirs = _quiet(lambda: config.create_timing_cache(data)) if data else None
+    if data and (theirs is None or not _quiet(lambda: ours.combine(theirs, ignore_mismatch=False))):
+        aside = path.with_name(f"{path.name}.unused-{hashlib.sha256(data).hexdigest()[:8]}")
+        os.replace(path, aside)
         _warn(
-            f"TensorRT cannot use the timing cache {self.path} (damaged, or of another version or GPU); "
+            f"TensorRT cannot use the timing cache {path} (damaged, or of another version or GPU); "
             f"it is now {aside.name} and a new one is begun"
         )
+
+
+def _read(path: Path) -> bytes:
+    with contextlib.suppress(FileNotFoundError):
+        return read_own(path)
+    return b""
 
 
 def cache_file(path: str | os.PathLike[str], version: str, gpu: str) -> Path:
@@ -117,38 +119,6 @@ def _quiet(call: Callable[[], T]) -> T | None:
     with contextlib.suppress(Exception):
         return call()
     return None
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """One process at a time merges and saves. Without locks (some network file systems, Windows) it goes on all the
-    same: the file is replaced whole, so at worst the timings of one of two builds are lost.
-    """
-    lock = path.with_name(f".{path.name}.lock")
-    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
-    try:
-        _lock(descriptor, path)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _lock(descriptor: int, path: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:
-        return
-    give_up = time.monotonic() + LOCK_S
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() > give_up:
-                raise TimeoutError(f"another build has held the lock of {path} for {LOCK_S:.0f} s") from None
-            time.sleep(0.02)
-        except OSError:
-            return
 
 
 def _warn(message: str) -> None:

@@ -29,24 +29,27 @@ from archdsl.backends.trt.options import Batches, EngineOptions
 from archdsl.backends.trt.report import AttentionCore, Report, report_of
 from archdsl.backends.trt.run import guarded, load_plan
 from archdsl.errors import ArchError, BackendError
+from archdsl.files import as_json, write_file
 from archdsl.ir.graph import Graph
-from archdsl.writing import as_json, write_file
+from archdsl.json_fields import JsonFields
+from archdsl.owned import read_own
 
-__all__ = ["Batches", "Engine", "EngineOptions", "Status", "build_engine", "emit", "load_engine", "save", "status"]
+__all__ = ["Batches", "Engine", "EngineOptions", "Status", "build_engine", "emit", "load_engine", "status"]
 
 NO_GPU_NAME = "unknown GPU"
 
 
 @dataclass(frozen=True)
-class Engine:
+class Engine(JsonFields):
     """A built engine: the plan, and what it was built with.
 
     tensorrt, gpu: a plan runs on this version and this GPU only, unless it was built compatible
-    driver: NVIDIA's, at the build; None where it could not be told
-    timing_cache_sha256: digest of the timing cache's file after the build, to build from the same timings again
-    onnx_sha256: digest of the ONNX model it was built from (of the file without external data, if it has such)
-    report: its layers; None when the plan could not be loaded again to look (`notes` says why)
-    notes: what TensorRT warned of
+    driver: the version of NVIDIA's driver at the build; None where it is unknown
+    build_s: seconds that the build took
+    timing_cache_sha256: digest of the timing cache's file after the build, for a build from the same timings
+    onnx_sha256: digest of the ONNX model that it was built from, without external data
+    report: its layers; None when the plan could not be loaded to inspect them (`notes` says why)
+    notes: TensorRT's warnings
     """
 
     plan: bytes = field(repr=False)
@@ -62,12 +65,13 @@ class Engine:
 
     @property
     def digest(self) -> str:
+        """SHA-256 of the plan."""
         return hashlib.sha256(self.plan).hexdigest()
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the plan to `path` and what is known of it to `<path>.json`, each whole or not at all.
+        """Write the plan to `path` and its description to `<path>.json`, each whole or not at all.
 
-        Errors: ArchError (`cannot-write`) when the file system refuses
+        Raises: ArchError (`cannot-write`) when the file system refuses
         """
         target = write_file(path, self.plan)
         write_file(sidecar(target), as_json(self.as_json()))
@@ -89,27 +93,16 @@ class Engine:
 
 
 def sidecar(path: str | os.PathLike[str]) -> Path:
-    """The file beside a plan that says what it is."""
+    """The JSON file beside a plan that describes it."""
     path = Path(path)
     return path.with_name(f"{path.name}.json")
 
 
 def load_engine(path: str | os.PathLike[str]) -> Engine:
-    """An engine that `save` wrote. Errors: BackendError when the plan and its `.json` are not there or do not match"""
+    """An engine that `save` wrote. Raises: BackendError when the plan or its `.json` is missing or does not match."""
     try:
-        plan, data = Path(path).read_bytes(), json.loads(sidecar(path).read_bytes())
-        found = Engine(
-            plan,
-            data["tensorrt"],
-            data["gpu"],
-            EngineOptions.from_json(data["options"]),
-            data["onnx_sha256"],
-            data["build_s"],
-            Report.from_json(data["report"]) if data["report"] else None,
-            tuple(data["notes"]),
-            data.get("driver"),
-            data.get("timing_cache_sha256"),
-        )
+        plan, data = read_own(path), json.loads(read_own(sidecar(path)))
+        found = Engine.from_json({**data, "plan": plan})
         matches = found.digest == data["plan_sha256"]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise failure("cannot-read", f"{path} is no saved engine: {error}", "build it again", at=str(path)) from error
@@ -131,55 +124,38 @@ def emit(
     opset: int | None = None,
     trt: TensorRT | None = None,
 ) -> Engine:
-    """Build the network's engine. One batch size in `options.batches` gives static shapes, which run fastest.
+    """Build the network's engine, by way of ONNX.
 
-    weights: arrays by parameter path; by default the initial weights of `seed`
-    opset: of the ONNX model on the way; by default the oldest that has all the ops
-    Errors: BackendError, see `build_engine`; WeightsError when a tensor is missing or has another shape
+    Args:
+        weights: arrays by parameter path; by default the initial weights of `seed`
+        options: how it is built; one batch size in `options.batches` gives static shapes, which run fastest
+        opset: of the ONNX model; by default the oldest that has all the ops
+        trt: TensorRT, by default the installed one
+
+    Raises: BackendError, see `build_engine`; WeightsError when a tensor is missing or has another shape
     """
     options = options or EngineOptions()
     trt = trt or load_tensorrt()
-    batch = options.one_batch
-    model = onnx_model.emit(graph, weights, opset=opset, batch=batch, seed=seed)
-    cores = attention_cores(model)
-    tensors = (value.const_value for value in model.graph.initializers.values())
-    if sum(tensor.nbytes for tensor in tensors if tensor) <= onnx_file.EXTERNAL_BYTES:
-        return build_engine(onnx_model.serialize(model), options, attentions=cores, trt=trt)
+    model = onnx_model.emit(graph, weights, opset=opset, batch=options.one_batch, seed=seed)
+    if onnx_file.num_weight_bytes(model) <= onnx_file.EXTERNAL_BYTES:
+        return build_engine(onnx_model.serialize(model), options, trt=trt)
     with tempfile.TemporaryDirectory(prefix="archdsl-") as folder:
-        path = onnx_model.write(model, Path(folder) / "model.onnx")
-        return build_engine(path, options, attentions=cores, trt=trt)
+        return build_engine(onnx_model.write(model, Path(folder) / "model.onnx"), options, trt=trt)
 
 
-def save(
-    graph: Graph,
-    path: str | os.PathLike[str],
-    weights: Mapping[str, Array] | None = None,
-    *,
-    seed: int = 0,
-    options: EngineOptions | None = None,
-    opset: int | None = None,
-) -> None:
-    """`emit` the network and save the engine at `path`."""
-    emit(graph, weights, seed=seed, options=options, opset=opset).save(path)
+def build_engine(model: bytes | Path, options: EngineOptions | None = None, *, trt: TensorRT | None = None) -> Engine:
+    """Build the engine of an ONNX model.
 
+    Args:
+        model: its bytes, or its file, which is needed where weights are external
+        trt: TensorRT, by default the installed one
 
-def build_engine(
-    model: bytes | Path,
-    options: EngineOptions | None = None,
-    *,
-    attentions: Sequence[AttentionCore] | None = None,
-    trt: TensorRT | None = None,
-) -> Engine:
-    """Build the engine of an ONNX model, given as its bytes or its file (needed where weights are in other files).
-
-    attentions: the attentions that the report shall look for; by default those found in the model
-    trt: TensorRT, by default the one installed
-    Errors: BackendError: TensorRT missing or of a wrong version, no GPU, a model it cannot parse (one problem for each
-        node), batches that do not fit the model, memory that ran out, or whatever else TensorRT gave up for
+    Raises: BackendError when TensorRT is missing or unsupported, there is no GPU, the model cannot be parsed (one
+        problem for each node), `batches` do not fit the model, memory runs out, or TensorRT fails otherwise
     """
     options = options or EngineOptions()
     trt = trt or load_tensorrt()
-    data, cores = _opened(model, attentions)
+    data, cores = _opened(model)
     log = open_log(trt)
     builder = make_builder(trt, log)
     gpu = gpu_name() or NO_GPU_NAME
@@ -189,35 +165,26 @@ def build_engine(
     build_s = time.perf_counter() - start
     report, problem = _report(trt, plan, options, cores)
     notes = (*log.warnings(), *([f"no report: {problem}"] if problem else []))
-    return Engine(
-        plan,
-        trt.__version__,
-        gpu,
-        options,
-        hashlib.sha256(data).hexdigest(),
-        build_s,
-        report,
-        notes,
-        gpu_driver(),
-        _timing_cache_digest(options, trt.__version__, gpu),
-    )
+    onnx_sha256 = hashlib.sha256(data).hexdigest()
+    timings = _timing_cache_digest(options, trt.__version__, gpu)
+    return Engine(plan, trt.__version__, gpu, options, onnx_sha256, build_s, report, notes, gpu_driver(), timings)
 
 
 def _timing_cache_digest(options: EngineOptions, version: str, gpu: str) -> str | None:
     if options.timing_cache is None:
         return None
     try:
-        return hashlib.sha256(cache_file(options.timing_cache, version, gpu).read_bytes()).hexdigest()
+        return hashlib.sha256(read_own(cache_file(options.timing_cache, version, gpu))).hexdigest()
     except OSError:
         return None
 
 
-def _opened(model: bytes | Path, attentions: Sequence[AttentionCore] | None) -> tuple[bytes, Sequence[AttentionCore]]:
+def _opened(model: bytes | Path) -> tuple[bytes, Sequence[AttentionCore]]:
     """The model's own bytes and its attentions."""
     name = str(model) if isinstance(model, Path) else "model"
     try:
         data = model.read_bytes() if isinstance(model, Path) else model
-        return data, attentions if attentions is not None else attention_cores(read_model(model))
+        return data, attention_cores(read_model(model))
     except Exception as error:
         raise failure("not-onnx", f"{name} is not an ONNX model: {error}", at=name) from error
 
@@ -246,7 +213,7 @@ class Status(NamedTuple):
 
 
 def status(load: Callable[[], TensorRT] = load_tensorrt, gpu: Callable[[], str | None] = gpu_name) -> Status:
-    """What an attempt to build would meet, without starting TensorRT on the GPU. Never raises."""
+    """Whether a build would start, found out without starting TensorRT on the GPU. Never raises."""
     try:
         version = str(load().__version__)
         name = gpu()

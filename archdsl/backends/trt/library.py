@@ -1,4 +1,4 @@
-"""TensorRT itself: importing it, the versions we know, what it says while it works, the GPU it would work on."""
+"""The library TensorRT: import, supported versions, log messages, and the GPU that it would use."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import os
 import re
 import sys
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Protocol, cast
 
 from archdsl.backends.trt import api as api
-from archdsl.errors import BackendError, Problem, at_argument
+from archdsl.errors import BackendError
 
 OLDEST, NEWEST = (10, 12), 11
 """The oldest minor and the newest major version this backend is written for; see the extra `tensorrt`."""
@@ -37,7 +38,7 @@ class TensorRT(api.Constructors, Protocol):
 
 def failure(rule: str, message: str, hint: str | None = None, *, at: str = "tensorrt") -> BackendError:
     """A BackendError about TensorRT."""
-    return BackendError(Problem(at_argument("tensorrt", at), rule, message, hint))
+    return BackendError.at("tensorrt", at, rule, message, hint)
 
 
 def load_tensorrt() -> TensorRT:
@@ -45,17 +46,13 @@ def load_tensorrt() -> TensorRT:
     try:
         found = import_module("tensorrt")
     except ModuleNotFoundError as error:
-        if error.name == "tensorrt":
-            raise failure("missing-library", "TensorRT is not installed", INSTALL) from error
-        raise failure(
-            "missing-library", f"TensorRT is installed in part: there is no module {error.name}", INSTALL
-        ) from error
+        in_part = f"TensorRT is installed in part: there is no module {error.name}"
+        message = "TensorRT is not installed" if error.name == "tensorrt" else in_part
+        raise failure("missing-library", message, INSTALL) from error
     except Exception as error:  # the bindings load shared libraries, and say in many ways that they cannot
-        raise failure(
-            "missing-library",
-            f"TensorRT's Python bindings are there, but its libraries cannot be loaded: {_line(error)}",
-            f"{INSTALL} brings them; a system-wide TensorRT must be on LD_LIBRARY_PATH",
-        ) from error
+        message = f"TensorRT's Python bindings are there, but its libraries cannot be loaded: {_line(error)}"
+        hint = f"{INSTALL} brings them; a system-wide TensorRT must be on LD_LIBRARY_PATH"
+        raise failure("missing-library", message, hint) from error
     trt = cast(TensorRT, found)
     check_version(str(getattr(trt, "__version__", "")))
     return trt
@@ -74,7 +71,7 @@ def check_version(version: str) -> None:
         raise failure("version", f"TensorRT {version} is newer than this release of archdsl; {known}", INSTALL)
 
 
-# ---- what it says
+# ---- messages
 
 ERRORS = ("INTERNAL_ERROR", "ERROR")
 _MEMORY = re.compile(r"out.?of.?memory|insufficient memory|bad_alloc|cudaErrorMemoryAllocation", re.IGNORECASE)
@@ -82,7 +79,7 @@ _MEMORY = re.compile(r"out.?of.?memory|insufficient memory|bad_alloc|cudaErrorMe
 
 @dataclass
 class Log:
-    """What TensorRT said: the last errors and warnings, in order. `logger` is what TensorRT writes to.
+    """The last errors and warnings of TensorRT, in order. `logger` is the object that TensorRT calls.
 
     The logger must live as long as anything that was made with it.
     """
@@ -103,13 +100,15 @@ class Log:
         return list(found)[-last:]
 
     def warnings(self) -> list[str]:
+        """The warnings, without repetitions."""
         return list(dict.fromkeys(text for severity, text in list(self.messages) if severity == "WARNING"))
 
-    def told(self, otherwise: str = "TensorRT gave no reason") -> str:
+    def reason(self, otherwise: str = "TensorRT gave no reason") -> str:
         """The last errors as one text."""
         return "; ".join(self.errors()) or otherwise
 
     def memory_ran_out(self) -> bool:
+        """Whether an error says that memory, of the GPU or the host, ran out."""
         return any(_MEMORY.search(text) for text in self.errors())
 
 
@@ -124,7 +123,7 @@ def open_log(trt: TensorRT) -> Log:
 
 def gave_up(what: str, log: Log, error: BaseException | None = None) -> BackendError:
     """The error for something TensorRT returned nothing for, or raised."""
-    reason = log.told(_line(error) if error else "TensorRT gave no reason")
+    reason = log.reason(_line(error)) if error else log.reason()
     if log.memory_ran_out() or isinstance(error, MemoryError) or (error and _MEMORY.search(str(error))):
         hint = "use a smaller batch or `workspace_bytes`, or end what else uses the GPU"
         return failure("out-of-memory", f"memory ran out while TensorRT {what}: {reason}", hint)
@@ -139,7 +138,7 @@ def make_builder(trt: TensorRT, log: Log) -> api.Builder:
         raise no_gpu(trt, log, error) from error
 
 
-def make_runtime(trt: TensorRT, log: Log) -> api.Runtime:
+def make_runtime(trt: TensorRT, log: Log) -> api.IRuntime:
     """A runtime. Errors: BackendError when there is no GPU that TensorRT can use."""
     try:
         return trt.Runtime(log.logger)
@@ -148,9 +147,10 @@ def make_runtime(trt: TensorRT, log: Log) -> api.Runtime:
 
 
 def no_gpu(trt: TensorRT, log: Log, error: BaseException) -> BackendError:
+    """The error for a class of TensorRT that could not be made: no usable GPU, or no memory."""
     if log.memory_ran_out() or isinstance(error, MemoryError):
         return gave_up("started", log, error)
-    message = f"TensorRT {trt.__version__} found no GPU that it can use: {log.told(_line(error))}"
+    message = f"TensorRT {trt.__version__} found no GPU that it can use: {log.reason(_line(error))}"
     return failure("no-gpu", message, "`nvidia-smi` shows the GPUs and the driver; TensorRT runs on NVIDIA GPUs only")
 
 
@@ -180,27 +180,26 @@ def _gpu_by_torch() -> str | None:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else None
 
 
-def _gpu_by_nvml() -> str | None:
-    nvml = import_module("pynvml")
-    nvml.nvmlInit()
-    try:
-        name = nvml.nvmlDeviceGetName(nvml.nvmlDeviceGetHandleByIndex(0))
-        return name.decode() if isinstance(name, bytes) else str(name)
-    finally:
-        nvml.nvmlShutdown()
+def _gpu_by_nvml() -> str:
+    return _of_nvml(lambda nvml: nvml.nvmlDeviceGetName(nvml.nvmlDeviceGetHandleByIndex(0)))
 
 
 def gpu_driver() -> str | None:
     """The version of NVIDIA's driver; None where NVIDIA's library cannot be asked. Never raises."""
     with contextlib.suppress(Exception):
-        nvml = import_module("pynvml")
-        nvml.nvmlInit()
-        try:
-            version = nvml.nvmlSystemGetDriverVersion()
-            return version.decode() if isinstance(version, bytes) else str(version)
-        finally:
-            nvml.nvmlShutdown()
+        return _of_nvml(lambda nvml: nvml.nvmlSystemGetDriverVersion())
     return None
+
+
+def _of_nvml(ask: Callable[[Any], str | bytes]) -> str:
+    """A text that NVIDIA's management library gives. Raises: whatever that library raises"""
+    nvml = import_module("pynvml")
+    nvml.nvmlInit()
+    try:
+        found = ask(nvml)
+        return found.decode() if isinstance(found, bytes) else str(found)
+    finally:
+        nvml.nvmlShutdown()
 
 
 def _line(error: BaseException) -> str:

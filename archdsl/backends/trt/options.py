@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from archdsl.backends.trt.library import failure
-from archdsl.writing import cache_folder
+from archdsl.files import cache_folder
+from archdsl.json_fields import JsonFields
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ KNOBS: dict[str, type] = {
 
 
 @dataclass(frozen=True)
-class EngineOptions:
-    """What the builder is told.
+class EngineOptions(JsonFields):
+    """The options of a build.
 
     workspace_bytes: GPU memory that layers may use while they work; None leaves it to TensorRT
     optimization_level: 0 (builds fast) to 5 (tries most kernels); level 0 uses no timing cache
@@ -63,6 +64,10 @@ class EngineOptions:
     timing_cache: a file, or a folder of one file for each TensorRT and GPU, that builds share
 
     Errors: BackendError for a value out of range
+
+    Example:
+        >>> EngineOptions(workspace_bytes=2**30).workspace_bytes
+        1073741824
     """
 
     workspace_bytes: int | None = None
@@ -85,9 +90,9 @@ class EngineOptions:
 
     @classmethod
     def of(cls, knobs: Mapping[str, Any], *, batches: tuple[Batches, ...] = ()) -> EngineOptions:
-        """Options by the names in `KNOBS`; builds share the timing cache in the user's cache folder unless told."""
+        """Options by the names in `KNOBS`. By default builds share the timing cache in the user's cache folder."""
         cache = Path(knobs["timing_cache"]) if "timing_cache" in knobs else cache_folder() / "tensorrt"
-        with suppress(OSError):  # a cache that cannot be kept is told of when it is saved
+        with suppress(OSError):  # `cache.shared_timings` warns of it
             (cache if "timing_cache" not in knobs else cache.parent).mkdir(parents=True, exist_ok=True)
         return cls(**{**knobs, "timing_cache": cache}, batches=batches)
 
@@ -98,11 +103,4 @@ class EngineOptions:
         return None if len(sizes) > 1 else next(iter(sizes), 1)
 
     def as_json(self) -> dict[str, Any]:
-        return {**asdict(self), "timing_cache": str(self.timing_cache) if self.timing_cache else None}
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> EngineOptions:
-        """The inverse of `as_json`. Errors: TypeError when `data` is something else"""
-        batches = tuple(Batches(**entry) for entry in data["batches"])
-        cache = data["timing_cache"]
-        return cls(**{**data, "batches": batches, "timing_cache": Path(cache) if cache else None})
+        return {**super().as_json(), "timing_cache": str(self.timing_cache) if self.timing_cache else None}

@@ -11,8 +11,10 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
+
+from archdsl.json_fields import JsonFields
 
 FUSED, APART, UNKNOWN = "fused", "apart", "unknown"
 
@@ -22,9 +24,9 @@ _ATTENTION_KERNEL = re.compile(r"(?:^|_)f?mha(?:_|$|v\d|\d)|flash_?attention", r
 _MYELIN = re.compile(r"^__myl_(?:bb\d+_\d+_)?([A-Z][A-Za-z]*)")
 _WORD = re.compile(r"[A-Z][a-z]*")
 
-_MOVES = ("Tra", "Res", "Mov", "Cop", "Sli", "Con", "Gat", "Squ", "Uns", "Spl", "Per", "Pad")
-_WORDS_OF_MOVES = ("Tran", "Resh", "Move", "Copy", "Slic", "Conc", "Gath", "Sque", "Unsq", "Spli", "Perm", "Pad")
+_MOVES = ("Tran", "Resh", "Move", "Copy", "Slic", "Conc", "Gath", "Sque", "Unsq", "Spli", "Perm", "Pad")
 """How TensorRT's code generator abbreviates ops that only move data; its kernels are named after their ops."""
+_SHORT_MOVES = {word[:3] for word in _MOVES}
 
 _KINDS: tuple[tuple[str, str], ...] = (
     ("attention", r"attention|^f?mha"),
@@ -67,7 +69,7 @@ class AttentionCore:
 
 
 @dataclass(frozen=True)
-class Report:
+class Report(JsonFields):
     """The layers of an engine, and for each attention by path whether it is `fused`, `apart` or `unknown`."""
 
     layers: tuple[Layer, ...]
@@ -89,41 +91,17 @@ class Report:
         """The layers of no known kind, as `type: name`."""
         return tuple(f"{layer.type}: {layer.name}" for layer in self.layers if layer.kind == "other")
 
-    def kind(self, name: str) -> str:
-        """The kind of the layer that a profiler calls `name`."""
-        layer = named(self.layers, name)
-        return layer.kind if layer else kind_of(_PROFILE.sub("", name), "")
-
-    def attentions_that_are(self, verdict: str) -> tuple[str, ...]:
-        return tuple(path for path, found in self.attentions.items() if found == verdict)
-
     def text(self) -> str:
         """The report in a few lines."""
-        total = len(self.attentions)
-        lines = [
-            "layers: " + (", ".join(f"{number} {kind}" for kind, number in self.counts().items()) or "none told"),
-            f"attentions: {len(self.attentions_that_are(FUSED))} of {total} are one kernel",
-        ]
+        counts = ", ".join(f"{number} {kind}" for kind, number in self.counts().items())
+        fused = sum(verdict == FUSED for verdict in self.attentions.values())
+        lines = [f"layers: {counts or 'none known'}", f"attentions: {fused} of {len(self.attentions)} are one kernel"]
         lines += [f"  {verdict}: {path}" for path, verdict in self.attentions.items() if verdict != FUSED]
         lines += [f"  other: {name}" for name in self.others]
         return "\n".join(lines)
 
     def as_json(self) -> dict[str, Any]:
-        return {
-            "counts": self.counts(),
-            "moves": self.moves,
-            "attentions": dict(self.attentions),
-            "layers": [asdict(layer) for layer in self.layers],
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Report:
-        """The inverse of `as_json`. Errors: KeyError or TypeError when `data` is something else"""
-        layers = (
-            Layer(**{**layer, "origins": tuple(layer["origins"]), "formats": tuple(layer["formats"])})
-            for layer in data["layers"]
-        )
-        return cls(tuple(layers), dict(data["attentions"]))
+        return {"counts": self.counts(), "moves": self.moves, **super().as_json()}
 
 
 def named(layers: Sequence[Layer], name: str) -> Layer | None:
@@ -179,11 +157,10 @@ def kind_of(name: str, type_: str, tactic: str = "") -> str:
         return "attention"
     if "ForeignNode[" in name:
         return "region"
-    words = _words(name)
-    if words:
+    if words := _words(name):
         if all(word.startswith("Cas") for word in words):
             return "cast"
-        if all(_moves(word) for word in words):
+        if all(word in _MOVES or word in _SHORT_MOVES for word in words):
             return "shuffle"
     if name.startswith("Reformatting CopyNode"):
         return "reformat"
@@ -194,10 +171,6 @@ def _words(name: str) -> list[str]:
     """`__myl_TranReshMove_myl3_4` -> Tran, Resh, Move: the ops in a kernel that TensorRT generated."""
     match = _MYELIN.match(name)
     return _WORD.findall(match[1]) if match else []
-
-
-def _moves(word: str) -> bool:
-    return word in _MOVES or word in _WORDS_OF_MOVES
 
 
 def _verdict(core: AttentionCore, layers: Sequence[Layer]) -> str:
@@ -213,8 +186,6 @@ def _verdict_in(layers: Sequence[Layer], core: AttentionCore) -> str:
     if any(layer.kind == "attention" for layer in telling):
         return FUSED
     whole = [layer for layer in telling if wanted.issubset(layer.origins)]
-    if len(wanted) > 1 and whole:
-        return FUSED
-    if len(whole) == 1:  # the one layer of an `Attention` op; more of them mean that it was taken apart
+    if len(whole) == 1 or (len(wanted) > 1 and whole):  # an `Attention` op in several layers was taken apart
         return FUSED
     return APART if telling else UNKNOWN

@@ -1,47 +1,46 @@
-"""A built engine on the GPU: loading it, giving it weights, and the time of each of its layers."""
+"""Loading an engine onto the GPU, replacing its weights, and giving one execution its shapes and buffers."""
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from archdsl.backends.trt import api as api
 from archdsl.backends.trt.library import Log, TensorRT, failure, gave_up, make_runtime, open_log
-from archdsl.backends.trt.report import kind_of
 from archdsl.errors import BackendError
-
-WARM_UP = 5
-"""Runs before those that count: the first ones load kernels."""
 
 
 @dataclass
-class Loaded:
-    """An engine in the GPU's memory, and what must live as long as it does."""
+class LoadedEngine:
+    """An engine in the GPU's memory, and the objects that must live as long as it does."""
 
     trt: TensorRT
     log: Log
-    runtime: api.Runtime
+    runtime: api.IRuntime
     engine: api.ICudaEngine
 
     def inspected(self) -> str:
-        """What the engine inspector says of all layers, as JSON."""
+        """The engine inspector's description of all layers, as JSON."""
         inspector = self.engine.create_engine_inspector()
         return inspector.get_engine_information(self.trt.LayerInformationFormat.JSON) if inspector else ""
 
 
 def load_plan(
     trt: TensorRT, plan: bytes, *, weights: bytes | Path | None = None, host_code: bool = False, log: Log | None = None
-) -> Loaded:
+) -> LoadedEngine:
     """Load a plan onto the GPU.
 
-    weights: the ONNX model whose weights the engine shall have, for plans built with `refit` or `strip_weights`
-    host_code: let the plan bring code for the CPU, as version-compatible plans do; only for plans you trust
-    Errors: BackendError when there is no GPU, its memory runs out, or the plan is not one for this TensorRT and GPU
+    Args:
+        plan: what a builder serialized
+        weights: the ONNX model whose weights the engine gets, for plans built with `refit` or `strip_weights`
+        host_code: allow code for the CPU in the plan (version-compatible plans have it); only for trusted plans
+        log: receives TensorRT's messages
+
+    Raises: BackendError when there is no GPU, its memory runs out, or the plan is not for this TensorRT and GPU
     """
     log = log or open_log(trt)
     runtime = make_runtime(trt, log)
@@ -53,7 +52,7 @@ def load_plan(
             raise gave_up("loaded the plan", log)
         if weights is not None:
             _refit(trt, engine, weights, log)
-    return Loaded(trt, log, runtime, engine)
+    return LoadedEngine(trt, log, runtime, engine)
 
 
 def _refit(trt: TensorRT, engine: api.ICudaEngine, model: bytes | Path, log: Log) -> None:
@@ -62,14 +61,14 @@ def _refit(trt: TensorRT, engine: api.ICudaEngine, model: bytes | Path, log: Log
     taken = parser.refit_from_file(str(model)) if isinstance(model, Path) else parser.refit_from_bytes(model)
     if not taken:
         reasons = [parser.get_error(i).desc() for i in range(parser.num_errors)]
-        raise failure("refit", f"the engine does not take the model's weights: {'; '.join(reasons) or log.told()}")
+        raise failure("refit", f"the engine does not take the model's weights: {'; '.join(reasons) or log.reason()}")
     if not refitter.refit_cuda_engine():
         raise gave_up("put weights into the engine", log)
 
 
 @contextmanager
 def guarded(what: str, log: Log) -> Iterator[None]:
-    """Turn whatever TensorRT raises into a BackendError with what it said."""
+    """Turn any exception of TensorRT into a BackendError with TensorRT's messages. what: the step, for the message."""
     try:
         yield
     except BackendError:
@@ -78,19 +77,16 @@ def guarded(what: str, log: Log) -> Iterator[None]:
         raise gave_up(what, log, error) from error
 
 
-# ---- the time of each layer
-
-
 class Memory(Protocol):
     """The GPU's memory and the stream that work is queued on."""
 
     stream: int
 
     def allocate(self, shape: tuple[int, ...], dtype: str) -> int:
-        """The address of a new buffer, kept until this object goes. `dtype`: TensorRT's name, such as `HALF`."""
+        """The address of a new buffer, which lives as long as this object. dtype: TensorRT's name, such as `HALF`."""
 
     def wait(self) -> None:
-        """Until everything queued is done."""
+        """Block until all queued work is done."""
 
 
 class CudaMemory:
@@ -120,99 +116,13 @@ class CudaMemory:
         self._stream.synchronize()
 
 
-@dataclass(frozen=True)
-class LayerTime:
-    """Milliseconds that a layer takes in one run, and its share of all of them."""
-
-    name: str
-    kind: str
-    ms: float
-    share: float
-
-
-@dataclass(frozen=True)
-class BatchProfile:
-    """Where the time goes at one batch size. The times are taken layer by layer, which slows the network down: read
-    the shares, and take the latency from a benchmark."""
-
-    batch: int
-    runs: int
-    layers: tuple[LayerTime, ...]
-
-    @property
-    def ms(self) -> float:
-        return math.fsum(layer.ms for layer in self.layers)
-
-    def by_kind(self) -> dict[str, float]:
-        """The share of each kind of layer, the largest first."""
-        found: dict[str, float] = defaultdict(float)
-        for layer in self.layers:
-            found[layer.kind] += layer.share
-        return dict(sorted(found.items(), key=lambda item: -item[1]))
-
-    def as_json(self) -> dict[str, Any]:
-        return {**asdict(self), "ms": self.ms, "by_kind": self.by_kind()}
-
-
-@dataclass
-class _Times:
-    """What the profiler reports: milliseconds by layer, summed over runs."""
-
-    ms: dict[str, float] = field(default_factory=dict)
-
-    def note(self, name: str, ms: float) -> None:
-        self.ms[name] = self.ms.get(name, 0.0) + ms
-
-
-def profile(
-    loaded: Loaded,
-    batches: Sequence[int],
-    *,
-    runs: int = 50,
-    kinds: Callable[[str], str] | None = None,
-    memory: Callable[[], Memory] = CudaMemory,
-) -> tuple[BatchProfile, ...]:
-    """The time of each layer at each batch size, the mean of `runs` runs on random inputs.
-
-    kinds: the kind of a layer by its name (see `Report.kind`); by default what the name alone tells
-    Errors: BackendError when the engine cannot run at one of the sizes, or the memory runs out
-    """
-    return tuple(_profile(loaded, batch, runs, kinds or (lambda name: kind_of(name, "")), memory) for batch in batches)
-
-
-def _profile(
-    loaded: Loaded, batch: int, runs: int, kinds: Callable[[str], str], memory: Callable[[], Memory]
-) -> BatchProfile:
-    what = f"ran the engine at batch {batch}"
-    with guarded(what, loaded.log):
-        buffers = memory()
-        context = loaded.engine.create_execution_context()
-        if context is None:
-            raise gave_up(what, loaded.log)
-        prepare(loaded, context, batch, buffers)
-        times = _Times()
-        report = {"report_layer_time": lambda _self, layer_name, ms: times.note(layer_name, ms)}
-        context.profiler = type("Profiler", (loaded.trt.IProfiler,), report)()
-        for run in range(WARM_UP + runs):
-            if run == WARM_UP:
-                times.ms.clear()
-            if not context.execute_async_v3(buffers.stream):
-                raise gave_up(what, loaded.log)
-            buffers.wait()
-    total = math.fsum(times.ms.values())
-    if not total:
-        raise failure("profile", "TensorRT reported no layer times", "profile an engine that archdsl built")
-    layers = (LayerTime(name, kinds(name), ms / runs, ms / total) for name, ms in times.ms.items())
-    return BatchProfile(batch, runs, tuple(sorted(layers, key=lambda layer: -layer.ms)))
-
-
 def prepare(
-    loaded: Loaded, context: api.IExecutionContext, batch: int, memory: Memory
+    loaded: LoadedEngine, context: api.IExecutionContext, batch: int, memory: Memory
 ) -> tuple[dict[str, int], dict[str, int]]:
-    """Choose the optimisation profile for this batch size, set the inputs' shapes, and give every tensor a buffer.
+    """Select the optimisation profile for this batch size, set the inputs' shapes, and give every tensor a buffer.
 
-    -> the addresses of the inputs' and of the outputs' buffers, by name
-    Errors: BackendError when the engine was not built for this batch size, or TensorRT refuses
+    Returns: the addresses of the input buffers and of the output buffers, each by tensor name
+    Raises: BackendError when the engine was not built for this batch size, or TensorRT refuses
     """
     engine = loaded.engine
     names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]

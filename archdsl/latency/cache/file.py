@@ -8,15 +8,16 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-import stat
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from archdsl.errors import ArchError, Problem, at_argument
-from archdsl.writing import locked
+from archdsl.errors import ArchError
+from archdsl.files import why_no_cache
+from archdsl.locks import locked
+from archdsl.owned import check_own, open_own
 
 T = TypeVar("T")
 
@@ -36,13 +37,6 @@ _REPEATS = """CREATE TABLE repeats (
     checksum TEXT NOT NULL
 )"""
 
-TABLES: dict[int, dict[str, str]] = {
-    1: {"timings": _TIMINGS_1},
-    2: {"timings": _TIMINGS},
-    3: {"repeats": _REPEATS, "timings": _TIMINGS},
-}
-"""The tables by schema version, to the letter: another text in the file is damage."""
-
 MIGRATIONS: dict[int, tuple[str, ...]] = {
     0: (_TIMINGS_1,),  # an empty file
     1: (  # networks have names; a row too damaged for the new table is left behind
@@ -58,6 +52,12 @@ MIGRATIONS: dict[int, tuple[str, ...]] = {
 
 SCHEMA = len(MIGRATIONS)
 
+COLUMNS = "key, network, graph_hash, fingerprint, build, date, body, checksum"
+"""Of the table `timings`: the fields of an `Entry`, in their order."""
+
+REPEAT_COLUMNS = "place, key, median_ms, date, checksum"
+"""Of the table `repeats`: the fields of a `Repeat` and its checksum, in their order."""
+
 
 class CacheWarning(UserWarning):
     """Something about the timing cache that the user may want to know; the measurement itself is fine."""
@@ -67,8 +67,15 @@ class CacheError(ArchError):
     """The timing cache cannot be read or written."""
 
 
+class NoCache(CacheError):
+    """There is no folder that a cache can be kept in."""
+
+
 class _Unusable(Exception):
     """The file must be left alone: it is not ours, or of a newer archdsl."""
+
+
+_FAILURES = (sqlite3.Error, OSError, UnicodeDecodeError)
 
 
 class CacheFile:
@@ -80,19 +87,19 @@ class CacheFile:
     def read(self, action: Callable[[sqlite3.Connection], T], empty: T) -> T:
         """What `action` finds in the file; `empty` when there is none. Works where nothing may be written.
 
-        Errors: CacheError. A damaged file is moved aside, a new one begun, and a CacheWarning tells it.
+        Raises: CacheError. A damaged file is moved aside and a new one begun, with a CacheWarning
         """
         return self._use("read", lambda: self._read(action, empty))
 
     def write(self, action: Callable[[sqlite3.Connection], T]) -> T:
         """Run `action` in one transaction, which no other process comes between; the file is made if there is none.
 
-        Errors: CacheError, and then nothing of it has happened. A damaged file is treated as in `read`.
+        Raises: CacheError, and then nothing of it has happened. A damaged file is treated as in `read`.
         """
         return self._use("written", lambda: self._write(action))
 
     def compact(self) -> None:
-        """Give the room of removed rows back to the disk. If that fails, a CacheWarning tells it: no row is lost."""
+        """Give the room of removed rows back to the disk. A failure is a CacheWarning: no row is lost."""
         try:
             with self._opened(make=False) as connection:
                 connection.execute("VACUUM")
@@ -113,25 +120,26 @@ class CacheFile:
         try:
             try:
                 return action()
-            except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
+            except _FAILURES as error:
                 if not (_may_be_damage(error) and self._move_aside(str(error))):
                     raise
                 return action()
-        except _Unusable as error:
-            raise self._failure(f"the timing cache {self.path} is not used: {error}") from None
-        except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
-            raise self._failure(f"the timing cache {self.path} could not be {done}: {error}") from error
-
-    def _failure(self, message: str) -> CacheError:
-        hint = "the environment variable ARCHDSL_CACHE_DIR names another folder"
-        return CacheError(Problem(at_argument(str(self.path), str(self.path)), "cache", message, hint))
+        except (_Unusable, *_FAILURES) as error:
+            how = "is not used" if isinstance(error, _Unusable) else f"could not be {done}"
+            message = f"the timing cache {self.path} {how}: {error}"
+            hint = "the environment variable ARCHDSL_CACHE_DIR names another folder"
+            if (why := why_no_cache(self.path.parent)) is not None:
+                raise NoCache.at(
+                    "ARCHDSL_CACHE_DIR", os.environ.get("ARCHDSL_CACHE_DIR", ""), "cache", why, hint
+                ) from error
+            raise CacheError.at(str(self.path), str(self.path), "cache", message, hint) from error
 
     def _read(self, action: Callable[[sqlite3.Connection], T], empty: T) -> T:
         try:
             if _writable(self.path):
                 with self._opened(make=False) as connection:
                     return action(connection)
-            self._check_kind(os.O_RDONLY)
+            check_own(self.path)
         except FileNotFoundError:
             return empty
         with contextlib.closing(sqlite3.connect(self._read_only(), uri=True, timeout=BUSY_S)) as connection:
@@ -162,7 +170,13 @@ class CacheFile:
         """The file at the newest schema. make: also the folder and the file, which only the user can read."""
         if make:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._check_kind(os.O_RDWR | (os.O_CREAT if make else 0))
+            with contextlib.suppress(FileExistsError):
+                os.close(open_own(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        try:
+            check_own(self.path)
+        except FileNotFoundError:
+            if not make:
+                raise  # else another process has just moved it aside
         with contextlib.closing(sqlite3.connect(self.path, timeout=BUSY_S)) as connection:
             connection.text_factory = _decoded
             connection.execute("PRAGMA synchronous = NORMAL")
@@ -171,17 +185,8 @@ class CacheFile:
                     _migrate(connection)
             yield connection
 
-    def _check_kind(self, flags: int) -> None:
-        """Refuse a link, a device or another user's file at the path."""
-        descriptor = os.open(self.path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
-        try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise _Unusable("it is not a regular file")
-        finally:
-            os.close(descriptor)
-
     def _move_aside(self, why: str) -> bool:
-        """Rename a damaged file and its companions. -> whether it is worth trying again.
+        """Rename a damaged file and its companions, and return whether it is worth trying again.
 
         Another process may have been first; then the file at the path is a new one, and sound.
         """
@@ -191,7 +196,7 @@ class CacheFile:
                     return True
                 if self._sound():
                     return False
-                aside = f"{self.path}.corrupt-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}"
+                aside = name_aside(self.path)
                 for suffix in ("", "-wal", "-shm"):
                     with contextlib.suppress(FileNotFoundError):
                         os.rename(f"{self.path}{suffix}", f"{aside}{suffix}")
@@ -201,20 +206,38 @@ class CacheFile:
         return True
 
     def _sound(self) -> bool:
+        """Whether the pages are intact and, at the newest schema, the tables have their columns."""
         try:
             with contextlib.closing(sqlite3.connect(self.path, timeout=BUSY_S)) as connection:
                 connection.text_factory = _decoded
                 found: int = connection.execute("PRAGMA user_version").fetchone()[0]
-                written = dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'"))
+                if found == SCHEMA:
+                    connection.execute(f"SELECT {COLUMNS} FROM timings LIMIT 0")
+                    connection.execute(f"SELECT {REPEAT_COLUMNS} FROM repeats LIMIT 0")
                 checked: list[tuple[str]] = connection.execute("PRAGMA integrity_check(1)").fetchall()
         except (sqlite3.Error, UnicodeDecodeError) as error:
             return not _may_be_damage(error)
-        return checked == [("ok",)] and (written == TABLES.get(found, {}) or found > SCHEMA)
+        return checked == [("ok",)]
+
+
+def name_aside(path: Path) -> str:
+    """Where a damaged file is moved to."""
+    return f"{path}.corrupt-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}"
 
 
 def warn(message: str) -> None:
-    """Tell the caller of the cache something that does not stop it."""
+    """Warn the caller of the cache of something that does not stop it."""
     warnings.warn(message, CacheWarning, stacklevel=4)
+
+
+def warn_once(message: str) -> None:
+    """Warn that there is no cache: once in this process, though every timing meets it."""
+    if message not in _said:
+        _said.add(message)
+        warnings.warn(f"{message}; ARCHDSL_CACHE_DIR names another folder", CacheWarning, stacklevel=4)
+
+
+_said: set[str] = set()
 
 
 def _version(connection: sqlite3.Connection) -> int:
@@ -259,5 +282,5 @@ def _may_be_damage(error: Exception) -> bool:
     """Whether an error can come from damaged bytes: SQLITE_ERROR is what a column with a damaged name gives."""
     damage = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_FORMAT)
     if isinstance(error, UnicodeDecodeError):
-        return True  # sqlite3 could not even tell the name that it found
+        return True  # sqlite3 could not even decode the name that it found
     return isinstance(error, sqlite3.Error) and (getattr(error, "sqlite_errorcode", 0) & 0xFF) in damage

@@ -1,29 +1,40 @@
 """Timings taken before: one SQLite file per user, so that no network is timed twice on the same target.
 
 A cache is a convenience. Whatever happens to its file, a measurement goes on: a damaged row is a miss, a damaged file
-is moved aside, a full disk means that the timing is not kept. Each of these is told by a `CacheWarning`. Only what is
-about the cache itself (`entries`, `prune`, `export`, `import_files`) raises an error when its file cannot be used.
+is moved aside, a full disk means that the timing is not kept. Each of these gives a `CacheWarning`. Only what is about
+the cache itself (`entries`, `prune`, `export`, `import_files`) raises an error when its file cannot be used.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO, TypeVar
 
-from archdsl.errors import ArchError, Problem, at_argument
-from archdsl.latency.artefact import Artefact
-from archdsl.latency.cache.entry import COLUMNS, Entry, date_text, key_of
-from archdsl.latency.cache.file import SCHEMA, CacheError, CacheFile, CacheWarning, warn
-from archdsl.latency.cache.filter import Filter
-from archdsl.latency.cache.lines import read_files, write_entries
-from archdsl.latency.cache.repeats import REPEAT_COLUMNS, repeat_from_row, repeat_row
-from archdsl.latency.clock.repeatability import DAYS, Repeat
-from archdsl.latency.timing import Timing
-from archdsl.writing import cache_folder
+from archdsl.errors import ArchError
+from archdsl.files import cache_folder
+from archdsl.json_fields import JsonFields
+from archdsl.latency.cache.entry import Entry, Filter, key_of, repeat_from_row, repeat_row
+from archdsl.latency.cache.file import (
+    COLUMNS,
+    REPEAT_COLUMNS,
+    SCHEMA,
+    CacheError,
+    CacheFile,
+    CacheWarning,
+    NoCache,
+    warn,
+    warn_once,
+)
+from archdsl.latency.cache.interchange import read_files, write_entries
+from archdsl.latency.repeatability import DAYS, Repeat
+from archdsl.latency.timing import Timing, date_text
+from archdsl.runtimes.artefact import Artefact
+
+T = TypeVar("T")
 
 _SELECT = f"SELECT {COLUMNS} FROM timings"
 _INSERT = f"INSERT OR REPLACE INTO timings ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
@@ -33,15 +44,12 @@ _ORDER = " ORDER BY network, graph_hash, build, fingerprint"
 
 
 @dataclass(frozen=True)
-class Merged:
+class Merged(JsonFields):
     """How many timings of an import were new, took the place of another, or were no better than what was there."""
 
     added: int = 0
     replaced: int = 0
     kept: int = 0
-
-    def as_json(self) -> dict[str, int]:
-        return asdict(self)
 
 
 class Exported(NamedTuple):
@@ -52,7 +60,20 @@ class Exported(NamedTuple):
 
 
 class TimingCache:
-    """Reads and writes timings by graph and target. Every call opens the file anew: threads and forks may share it."""
+    """Reads and writes timings by graph and target. Every call opens the file anew: threads and forks may share it.
+
+    Example:
+        >>> import tempfile
+        >>> from archdsl.latency import measure
+        >>> from archdsl.runtimes.artefact import Artefact
+        >>> from archdsl.runtimes.target import Target, resolve
+        >>> network, on = Artefact("null", "a network", (3, 32, 32), macs=40_000_000), resolve(Target("null"))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     cache = TimingCache(Path(folder))
+        ...     timing = measure(network, on, cache=cache)
+        ...     cache.get(network, on.fingerprint) == timing
+        True
+    """
 
     def __init__(self, folder: Path | None = None):
         self.path = (folder or cache_folder()) / "timings.sqlite"
@@ -61,15 +82,11 @@ class TimingCache:
     def get(self, artefact: Artefact, fingerprint: str) -> Timing | None:
         """The timing of this network on this target, if there is an intact one."""
         key = key_of(artefact.graph_hash, artefact.build, fingerprint)
-        try:
-            entry = self._file.read(lambda connection: _entry_at(connection, key), None)
-        except CacheError as error:
-            warn(error.problems[0].message)
-            return None
+        entry = _or_warn(lambda: self._file.read(lambda connection: _entry_at(connection, key), None), None)
         return entry.timing if entry else None
 
     def put(self, artefact: Artefact, fingerprint: str, timing: Timing) -> bool:
-        """Keep a timing; one taken in peace is not replaced by a contended one. -> whether it was kept."""
+        """Keep a timing, unless it is contended and the one there is not. Returns: whether it was kept"""
         entry = Entry.of(artefact, fingerprint, timing)
 
         def insert(connection: sqlite3.Connection) -> bool:
@@ -79,23 +96,17 @@ class TimingCache:
             connection.execute(_INSERT, entry.row())
             return True
 
-        try:
-            return self._file.write(insert)
-        except CacheError as error:
-            warn(error.problems[0].message)
-            return False
+        return _or_warn(lambda: self._file.write(insert), False)
 
     def repeats(self, place: str) -> list[Repeat]:
         """The intact repeats of the last `DAYS` days at a place, the oldest first."""
         since = date_text(datetime.now(UTC) - timedelta(days=DAYS))
         select = f"SELECT {REPEAT_COLUMNS} FROM repeats WHERE place = ? AND date >= ? ORDER BY number"
-        try:
-            rows: list[Any] = self._file.read(
-                lambda connection: connection.execute(select, (place, since)).fetchall(), []
-            )
-        except CacheError as error:
-            warn(error.problems[0].message)
-            return []
+
+        def find(connection: sqlite3.Connection) -> list[Any]:
+            return connection.execute(select, (place, since)).fetchall()
+
+        rows: list[Any] = _or_warn(lambda: self._file.read(find, []), [])
         return [repeat for repeat in map(repeat_from_row, rows) if repeat is not None]
 
     def note(self, repeat: Repeat) -> None:
@@ -111,13 +122,10 @@ class TimingCache:
                 (repeat.place, MOST_REPEATS),
             )
 
-        try:
-            self._file.write(insert)
-        except CacheError as error:
-            warn(error.problems[0].message)
+        _or_warn(lambda: self._file.write(insert), None)
 
     def entries(self, chosen: Filter | None = None) -> list[Entry]:
-        """The rows that `chosen` takes, damaged ones too. Errors: CacheError when the file cannot be read."""
+        """The rows that `chosen` takes, damaged ones too. Raises: CacheError when the file cannot be read."""
         chosen = chosen or Filter()
         rows: list[Any] = self._file.read(lambda connection: connection.execute(_SELECT + _ORDER).fetchall(), [])
         return [entry for entry in map(Entry.from_row, rows) if chosen.takes(entry)]
@@ -127,17 +135,15 @@ class TimingCache:
         return self._file.size_bytes()
 
     def prune(self, chosen: Filter, *, everything: bool = False, dry_run: bool = False) -> list[Entry]:
-        """Remove the rows that `chosen` takes and give their room back. -> what was removed
+        """Remove the rows that `chosen` takes, give their room back to the disk, and return them.
 
-        everything: said to mean it, when `chosen` has no condition; what was learnt from repeats goes too
-        dry_run:    only tell what would be removed
-        Errors: ArchError when nothing says what to remove, or two things do; CacheError when the file cannot be written
+        everything: required when `chosen` has no condition; what was learnt from repeats goes too
+        dry_run:    only return what would be removed
+        Raises: ArchError when nothing says what to remove, or two things do; CacheError when the file cannot be written
         """
         if bool(chosen) == everything:
             message = "everything is to be removed, or what a filter takes" if chosen else "nothing says what to remove"
-            raise ArchError(
-                Problem(at_argument("archdsl cache", "prune"), "usage", message, "give one filter or more, or all")
-            )
+            raise ArchError.at("archdsl cache", "prune", "usage", message, "give one filter or more, or all")
         found = self.entries(chosen)
         repeats = everything and self.size_bytes() > 0  # where there is no file, pruning makes none
         if dry_run or not (found or repeats):
@@ -161,7 +167,7 @@ class TimingCache:
     def export(self, out: Path | TextIO) -> Exported:
         """Write all intact timings, one a line, to an open file, or to a path, whole or not at all.
 
-        Errors: ArchError when the file cannot be written or is not an export; CacheError when the cache cannot be read
+        Raises: ArchError when the file cannot be written or is not an export; CacheError when the cache cannot be read
         """
         entries = self.entries()
         intact = [entry for entry in entries if entry.timing]
@@ -171,29 +177,39 @@ class TimingCache:
     def import_files(self, paths: Sequence[str]) -> Merged:
         """Merge exports (`-` is standard input) into this cache: all of them, or nothing if one line is wrong.
 
-        Errors: ArchError with every wrong line; CacheError when the cache cannot be written
+        Raises: ArchError with every wrong line; CacheError when the cache cannot be written
         """
         return self.merge(read_files(paths))
 
-    def merge(self, entries: Iterable[Entry]) -> Merged:
+    def merge(self, entries: Sequence[Entry]) -> Merged:
         """Keep the better of each timing and what is there: one taken in peace, else the newer one.
 
-        Errors: CacheError, and then nothing was merged
+        Raises: CacheError, and then nothing was merged
         """
-        entries = list(entries)
-        return self._file.write(lambda connection: _merged(connection, entries)) if entries else Merged()
+
+        def insert(connection: sqlite3.Connection) -> Merged:
+            counts = {"added": 0, "replaced": 0, "kept": 0}
+            for entry in entries:
+                before = _entry_at(connection, entry.key)
+                is_better = before is None or entry.beats(before)
+                counts["kept" if not is_better else "added" if before is None else "replaced"] += 1
+                if is_better:
+                    connection.execute(_INSERT, entry.row())
+            return Merged(**counts)
+
+        return self._file.write(insert) if entries else Merged()
 
 
-def _merged(connection: sqlite3.Connection, entries: Sequence[Entry]) -> Merged:
-    added = replaced = kept = 0
-    for entry in entries:
-        before = _entry_at(connection, entry.key)
-        if before is not None and not entry.beats(before):
-            kept += 1
-            continue
-        connection.execute(_INSERT, entry.row())
-        added, replaced = (added + 1, replaced) if before is None else (added, replaced + 1)
-    return Merged(added, replaced, kept)
+def _or_warn(access: Callable[[], T], otherwise: T) -> T:
+    """What an access to the cache's file gives; `otherwise`, with a CacheWarning, where the file cannot be used."""
+    try:
+        return access()
+    except NoCache as error:
+        warn_once(error.problems[0].message)
+        return otherwise
+    except CacheError as error:
+        warn(error.problems[0].message)
+        return otherwise
 
 
 def _entry_at(connection: sqlite3.Connection, key: str) -> Entry | None:

@@ -1,1 +1,1 @@
-"""Latencies that nobody measured: from segments, and a few networks measured as a whole."""
+"""Predicted latencies: from timed segments, and a few networks measured as a whole."""

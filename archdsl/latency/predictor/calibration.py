@@ -1,8 +1,8 @@
 """Measure what a predictor needs: a call, the segments of networks, and some of the networks as a whole.
 
-What is taken together is taken in turns in one worker, so that a slow minute of the machine meets all of it. Every time
-is gated by the output of fp32 PyTorch, and kept in the timing cache: a second predictor for the same networks measures
-nothing.
+What is timed together is interleaved in one worker, so that a slow minute of the machine meets all of it. Every output
+is checked against fp32 PyTorch, and every time is kept in the timing cache: a second predictor for the same networks
+measures nothing.
 """
 
 from __future__ import annotations
@@ -12,28 +12,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from archdsl.compiler import compile, identity
-from archdsl.errors import MeasureError
+from archdsl.events import Listener, Step, ignore
+from archdsl.failures import failed
 from archdsl.ir.graph import Graph
-from archdsl.latency.artefact import Artefact
+from archdsl.language.architecture.model import Spec
 from archdsl.latency.cache.timings import TimingCache
-from archdsl.latency.expected import expected_of
-from archdsl.latency.failure import failed
 from archdsl.latency.measurement import compare
-from archdsl.latency.networks import artefact_of, graph_precision
 from archdsl.latency.predictor.model import LEAST_MOVES
-from archdsl.latency.predictor.predictor import Calibrated, Parts, Predictor
+from archdsl.latency.predictor.predictor import Calibrated, NetworkSegments, Predictor
 from archdsl.latency.predictor.segments import BUILD, CALL_BUILD, call_artefact, segment_artefact, the_call
-from archdsl.latency.runtimes import runtime
-from archdsl.latency.runtimes.null import analytic_ms
-from archdsl.latency.target import Target
 from archdsl.latency.timing import Timing
 from archdsl.passes.segments import Segment
-from archdsl.spec.model import Spec
-
-Say = Callable[[str], None]
+from archdsl.runtimes.adapters.null import analytic_ms
+from archdsl.runtimes.artefact import Artefact
+from archdsl.runtimes.export import artefact_of, graph_precision
+from archdsl.runtimes.reference import expected_of
+from archdsl.runtimes.registry import runtime
+from archdsl.runtimes.target import ResolvedTarget, Target, resolve
 
 NETWORKS = 8
 """To learn from; more say little more, and each costs a measurement."""
@@ -65,112 +63,111 @@ class Subject:
 
     @classmethod
     def call(cls, target: Target) -> Subject:
-        build = f"{CALL_BUILD} {graph_precision(target)}"
-        key = the_call().hash(training=False)
-        return cls("the call", key, build, the_call, lambda folder: call_artefact(target, folder))
+        """What calling the runtime takes, on a network of one op."""
+        key, build = the_call().hash(training=False), f"{CALL_BUILD} {graph_precision(target)}"
+        return cls("the call", key, build, the_call, partial(call_artefact, target))
 
     @classmethod
     def segment(cls, segment: Segment, target: Target) -> Subject:
-        build = f"{BUILD} {graph_precision(target)}"
-        make = partial(segment_artefact, segment, target)
+        """A segment by itself, exported as a network of its own."""
+        make, build = partial(segment_artefact, segment, target), f"{BUILD} {graph_precision(target)}"
         return cls(segment.name, segment.key, build, lambda: segment.graph, make)
 
     @classmethod
     def network(cls, spec: Spec, target: Target) -> Subject:
-        build = f"deploy {graph_precision(target)}"
-        make = partial(artefact_of, spec, target)
-        return cls(spec.name, identity(spec, training=False), build, lambda: compile(spec), make)
+        """A whole network in its deploy form."""
+        make, build = partial(artefact_of, spec, target), f"deploy {graph_precision(target)}"
+        return cls(spec.name, identity(spec, training=False), build, partial(compile, spec), make)
 
     @cached_property
     def graph(self) -> Graph:
+        """Its graph before the passes for deployment, made when it is first needed."""
         return self.drawn()
 
     @property
     def weight_bytes(self) -> int:
+        """Bytes of its weights, as float32."""
         return 4 * self.graph.cost().params
 
-    def known(self, target: Target, cache: TimingCache | None) -> Timing | None:
+    def known(self, target: Target | ResolvedTarget, cache: TimingCache | None) -> Timing | None:
         """Its timing from the cache, without making its artefact."""
         if cache is None:
             return None
         label = Artefact("null", self.key, (1,), name=self.name, build=self.build)
-        return cache.get(label, target.fingerprint())
+        return cache.get(label, resolve(target).fingerprint)
 
 
-@dataclass(frozen=True)
-class Taken:
-    """Timings in the order of the subjects, and how many of them were taken now."""
+class SubjectTimings(NamedTuple):
+    """Timings in the order of the subjects, and how many of them were measured by this call."""
 
     timings: tuple[Timing, ...]
     num_measured: int
 
 
-def check_can_segment(target: Target) -> None:
-    """Errors: MeasureError for a runtime that takes only specs, or that is not installed"""
+def check_can_segment(target: Target) -> ResolvedTarget:
+    """The target on this machine. Raises: MeasureError for a runtime that takes only specs, or that is not installed"""
     chosen = runtime(target.runtime)
     if not target.is_analytic and "onnx" not in chosen.kinds:
         message = f"{target.runtime} is given whole specs, so parts of a network cannot be timed on it"
         hint = "predict for a runtime that takes ONNX, such as onnxruntime"
         raise failed("wrong-artefact", message, where=target.runtime, hint=hint)
-    target.fingerprint()
+    return resolve(target)
 
 
 def take(
     subjects: Sequence[Subject],
-    target: Target,
+    target: Target | ResolvedTarget,
     *,
     cache: TimingCache | None = None,
     budget_s: float = 2.0,
     most_together: int = MOST_TOGETHER,
     attempts: int = MOST_ATTEMPTS,
-    say: Say = lambda message: None,
-) -> Taken:
-    """The timing of each subject: from the cache, or taken now, in turns with others.
+    on_event: Listener = ignore,
+) -> SubjectTimings:
+    """The timing of each subject: from the cache, or measured now, interleaved with others.
 
     budget_s: seconds of timed runs of each; most_together: subjects in one worker at a time
     attempts: as in `take_together`
-    Errors: MeasureError when one cannot be timed or answers differently from PyTorch
+    Raises: MeasureError when one cannot be timed or answers differently from PyTorch
     """
-    found: dict[int, Timing] = {}
-    for i, subject in enumerate(subjects):
-        timing = subject.known(target, cache)
-        if timing is not None:
-            found[i] = timing
-    missing = [i for i in range(len(subjects)) if i not in found]
+    on = resolve(target)
+    found = [subject.known(on, cache) for subject in subjects]
+    missing = [i for i, timing in enumerate(found) if timing is None]
     for group in _groups(missing, subjects, most_together):
-        say(f"timing {len(group)} on {target}: {subjects[group[0]].name} … {subjects[group[-1]].name}")
-        chosen = [subjects[i] for i in group]
-        timings = take_together(chosen, target, cache=cache, budget_s=budget_s, attempts=attempts)
-        found |= dict(zip(group, timings, strict=True))
-    return Taken(tuple(found[i] for i in range(len(subjects))), len(missing))
+        on_event(Step(f"timing {len(group)} on {on.target}: {subjects[group[0]].name} … {subjects[group[-1]].name}"))
+        timings = take_together([subjects[i] for i in group], on, cache=cache, budget_s=budget_s, attempts=attempts)
+        for i, timing in zip(group, timings, strict=True):
+            found[i] = timing
+    return SubjectTimings(tuple(timing for timing in found if timing is not None), len(missing))
 
 
 def take_together(
     subjects: Sequence[Subject],
-    target: Target,
+    target: Target | ResolvedTarget,
     *,
     cache: TimingCache | None = None,
     budget_s: float,
     attempts: int = 1,
 ) -> tuple[Timing, ...]:
-    """Time all subjects now, in turns in one worker; `cache` keeps the timings.
+    """Time all subjects now, interleaved in one worker; `cache` keeps the timings.
 
     attempts: how often at most while others use our cores; the calmest one counts
     """
+    on = resolve(target)
     with tempfile.TemporaryDirectory(prefix="archdsl-predict-") as folder:
         artefacts = [subject.make(Path(folder)) for subject in subjects]
-        gated = not target.is_analytic
-        references = [expected_of(subject.graph, target.precision) for subject in subjects] if gated else None
-        best = compare(artefacts, target, references=references, cache=cache, budget_s=budget_s).timings
+        gated = not on.runtime.analytic
+        references = [expected_of(subject.graph, on.target.precision) for subject in subjects] if gated else None
+        best = compare(artefacts, on, references=references, cache=cache, budget_s=budget_s).timings
         for _ in range(attempts - 1):
             if not any(timing.contended for timing in best):
                 break
-            again = compare(artefacts, target, cache=cache, budget_s=budget_s).timings
+            again = compare(artefacts, on, cache=cache, budget_s=budget_s).timings
             if sum(timing.contended for timing in again) < sum(timing.contended for timing in best):
                 best = again
             for artefact, timing in zip(artefacts, best, strict=True):
                 if cache is not None:
-                    cache.put(artefact, target.fingerprint(), timing)
+                    cache.put(artefact, on.fingerprint, timing)
     return best
 
 
@@ -188,7 +185,7 @@ def _groups(missing: Sequence[int], subjects: Sequence[Subject], most: int) -> l
     return groups
 
 
-def choose_segments(candidates: Sequence[Parts], most: int = MOST_SEGMENTS) -> list[Segment]:
+def choose_segments(candidates: Sequence[NetworkSegments], most: int = MOST_SEGMENTS) -> list[Segment]:
     """Which segments to time when at most `most` may be: those with which most candidates are known as a whole.
 
     A candidate of which one segment is unknown is not predicted at all. So candidates are completed one by one, each
@@ -214,7 +211,7 @@ def choose_segments(candidates: Sequence[Parts], most: int = MOST_SEGMENTS) -> l
     return _completing(candidates, working, most - num_moves) + _spread(moves, num_moves)
 
 
-def _completing(candidates: Sequence[Parts], working: Sequence[Segment], most: int) -> list[Segment]:
+def _completing(candidates: Sequence[NetworkSegments], working: Sequence[Segment], most: int) -> list[Segment]:
     """At most `most` of the segments, so that of as many candidates as may be all are among them.
 
     working: the segments that do more than move, the one that takes most first
@@ -268,50 +265,45 @@ class Calibration:
     networks_measured: int
 
 
-def segment_predictor(
-    candidates: Sequence[Parts],
-    target: Target,
+def _segment_predictor(
+    candidates: Sequence[NetworkSegments],
+    on: ResolvedTarget,
+    take_all: Callable[..., SubjectTimings],
+    cache: TimingCache | None,
+    most_segments: int,
     *,
-    cache: TimingCache | None = None,
-    most_segments: int = MOST_SEGMENTS,
-    budget_s: float = 0.5,
-    only_known: bool = False,
-    attempts: int = MOST_ATTEMPTS,
-    say: Say = lambda message: None,
+    only_known: bool,
 ) -> tuple[Predictor, int, int]:
     """A predictor that knows the segments of the candidates, but no network yet; how many it knows; how many it timed.
 
+    take_all: `take` with its options
     most_segments: to be timed; a call, which every network begins with, is one of them
     only_known: time nothing; the cache says what is known, of any number of segments
-    Errors: MeasureError as `take`; `unknown-segment` when nothing is known and nothing may be timed
+    Raises: MeasureError as `take`; `unknown-segment` when nothing is known and nothing may be timed
     """
-    check_can_segment(target)
+    target = on.target
     if only_known:
         chosen = list({key: segment for parts in candidates for key, segment in parts.segments.items()}.values())
     else:
         chosen = choose_segments(candidates, most_segments - 1)  # the call is one of them
     subjects = [Subject.call(target), *(Subject.segment(segment, target) for segment in chosen)]
+    timings: Sequence[Timing | None]
     if only_known:
-        known = [(segment, subject.known(target, cache)) for segment, subject in zip(chosen, subjects[1:], strict=True)]
-        call = subjects[0].known(target, cache)
-        if call is None:
-            message = f"no segment was ever timed on {target}"
-            raise failed("unknown-segment", message, where="predictor", hint="run `archdsl predict` first")
-        timed = [(segment, timing) for segment, timing in known if timing is not None]
-        num_measured = 0
+        timings, num_measured = [subject.known(on, cache) for subject in subjects], 0
     else:
-        together = len(subjects)
-        how: dict[str, Any] = {"cache": cache, "budget_s": budget_s, "attempts": attempts, "say": say}
-        taken = take(subjects, target, most_together=together, **how)
-        call, timed = taken.timings[0], list(zip(chosen, taken.timings[1:], strict=True))
-        num_measured = taken.num_measured
+        timings, num_measured = take_all(subjects, on, most_together=len(subjects))
+    call, *others = timings
+    if call is None:
+        message = f"no segment was ever timed on {target}"
+        raise failed("unknown-segment", message, where="predictor", hint="run `archdsl predict` first")
+    timed = [(segment, timing) for segment, timing in zip(chosen, others, strict=True) if timing is not None]
     times_ms = {segment.key: timing.median_ms for segment, timing in timed}
     sizes = {segment.key: segment.num_bytes for segment, _ in timed if segment.only_moves}
     return Predictor(target, call.median_ms, times_ms, sizes=sizes), 1 + len(timed), num_measured
 
 
 def calibrate(
-    candidates: Sequence[tuple[Spec, Parts]],
+    candidates: Sequence[tuple[Spec, NetworkSegments]],
     target: Target,
     *,
     cache: TimingCache | None = None,
@@ -322,7 +314,7 @@ def calibrate(
     only_known: bool = False,
     also: Sequence[Spec] = (),
     attempts: int = MOST_ATTEMPTS,
-    say: Say = lambda message: None,
+    on_event: Listener = ignore,
 ) -> Calibration:
     """A predictor for the candidates: their segments are timed, then the networks among them that tell most.
 
@@ -330,50 +322,31 @@ def calibrate(
     also:         networks to learn from in any case
     only_known:   time nothing
     attempts:     how often at most a time is taken while others use our cores; the calmest one counts
-    Errors: MeasureError as `take`
+    Raises: MeasureError as `take`
     """
-    all_parts = [parts for _, parts in candidates]
-    predictor, num_segments, num_segments_measured = segment_predictor(
-        all_parts,
-        target,
-        cache=cache,
-        most_segments=most_segments,
-        budget_s=segment_s,
-        only_known=only_known,
-        attempts=attempts,
-        say=say,
+    on, all_parts = check_can_segment(target), [parts for _, parts in candidates]
+    timed = partial(take, cache=cache, attempts=attempts, on_event=on_event)
+    predictor, num_segments, num_segments_measured = _segment_predictor(
+        all_parts, on, partial(timed, budget_s=segment_s), cache, most_segments, only_known=only_known
     )
-    known = [pair for pair in candidates if not predictor.missing(pair[1])]
-    known = _known(known, target, cache)[:MOST_NETWORKS]
-    specs = {identity(spec, training=False): spec for spec, _ in known}
+    num_measured = 0
+
+    def learn(specs: Sequence[Spec]) -> None:
+        nonlocal predictor, num_measured
+        subjects = [Subject.network(spec, target) for spec in specs]
+        taken = timed(subjects, on, budget_s=network_s)
+        pairs = zip(specs, taken.timings, strict=True)
+        predictor = predictor.learning([Calibrated(NetworkSegments.of(spec), t.median_ms, t) for spec, t in pairs])
+        num_measured += taken.num_measured
+
+    specs: dict[str, Spec] = {}
+    if cache is not None:
+        whole = [spec for spec, parts in candidates if not predictor.missing(parts)]
+        known = [spec for spec in whole if Subject.network(spec, target).known(on, cache)]
+        specs = {identity(spec, training=False): spec for spec in known[:MOST_NETWORKS]}
     if not only_known:
         specs |= {identity(spec, training=False): spec for spec in also}
-    taken = _learn(list(specs.values()), target, cache, network_s, attempts, say)
-    predictor, num_measured = predictor.learning(taken[0]), taken[1]
+    learn(list(specs.values()))
     if not only_known and len(specs) < num_networks:
-        more = [candidates[i][0] for i in predictor.next_networks(all_parts, num_networks - len(specs))]
-        taken = _learn(more, target, cache, network_s, attempts, say)
-        predictor, num_measured = predictor.learning(taken[0]), num_measured + taken[1]
+        learn([candidates[i][0] for i in predictor.next_networks(all_parts, num_networks - len(specs))])
     return Calibration(predictor, num_segments, num_segments_measured, len(predictor.calibration), num_measured)
-
-
-def _learn(
-    specs: Sequence[Spec], target: Target, cache: TimingCache | None, budget_s: float, attempts: int, say: Say
-) -> tuple[list[Calibrated], int]:
-    """The networks with their medians, and how many were timed now."""
-    subjects = [Subject.network(spec, target) for spec in specs]
-    taken = take(subjects, target, cache=cache, budget_s=budget_s, attempts=attempts, say=say)
-    pairs = zip(specs, taken.timings, strict=True)
-    return [Calibrated(Parts.of(spec), timing.median_ms, timing) for spec, timing in pairs], taken.num_measured
-
-
-def _known(
-    candidates: Sequence[tuple[Spec, Parts]], target: Target, cache: TimingCache | None
-) -> list[tuple[Spec, Parts]]:
-    """The candidates whose timing as a whole is in the cache."""
-    if cache is None:
-        return []
-    return [(spec, parts) for spec, parts in candidates if Subject.network(spec, target).known(target, cache)]
-
-
-__all__ = ["Calibration", "MeasureError", "Subject", "Taken", "calibrate", "take", "take_together"]

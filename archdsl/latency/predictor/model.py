@@ -18,12 +18,14 @@ data, and needs no correction for their number.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
 from math import sqrt
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from archdsl.statistics import Conditioned, normal_cdf
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -85,9 +87,9 @@ class RatioModel:
         if len(samples) != len(times_ms):
             raise ValueError(f"a time for each sample, got {len(samples)} and {len(times_ms)}")
         self.samples, self.times_ms = tuple(samples), tuple(times_ms)
-        self._keys = {key: i for i, key in enumerate(dict.fromkeys(key for s in samples for key in s.shares))}
+        self._keys = _keys_of(samples)
         self._middle_ms = float(np.median([s.sum_ms for s in samples])) if samples else 0.0
-        self._shares_NS = self._shares(samples)
+        self._shares_NS = _shares(samples, self._keys)
         self._short_N = self._short(samples)
         self._loose_N = np.array([s.loose for s in samples])
         grid_HP = np.array(list(product(*(law.grid for law in PRIOR.values()))))
@@ -96,13 +98,12 @@ class RatioModel:
         )
         variance_HP = grid_HP**2
         covariance_HNN = self._covariance(variance_HP, samples, samples) + self._noise(variance_HP)
-        inverse_HNN = np.linalg.inv(covariance_HNN)
         off_N = np.array([t / s.sum_ms - 1 for t, s in zip(times_ms, samples, strict=True)])
-        alpha_HN = inverse_HNN @ off_N
-        log_weight_H = log_prior_H - 0.5 * (alpha_HN @ off_N) - 0.5 * np.linalg.slogdet(covariance_HNN)[1]
+        given_H = Conditioned.on(covariance_HNN, off_N)
+        log_weight_H = log_prior_H + given_H.log_likelihood
         weight_H = np.exp(log_weight_H - log_weight_H.max())
         kept = weight_H > NEGLIGIBLE
-        self._variance_HP, self._inverse_HNN, self._alpha_HN = variance_HP[kept], inverse_HNN[kept], alpha_HN[kept]
+        self._variance_HP, self._given_H = variance_HP[kept], given_H[kept]
         self._weight_H = weight_H[kept] / weight_H[kept].sum()
 
     def quantiles(self, sample: Sample, level: float = 0.9) -> Quantiles:
@@ -169,9 +170,9 @@ class RatioModel:
         mean_H = np.ones(len(prior_H))
         left_H = prior_H
         if self.samples:
-            known_HN = self._covariance(self._variance_HP, [sample], self.samples)[:, 0]
-            mean_H = mean_H + (known_HN * self._alpha_HN).sum(axis=1)
-            left_H = prior_H - np.einsum("hn,hnm,hm->h", known_HN, self._inverse_HNN, known_HN)
+            cross_HN1 = self._covariance(self._variance_HP, [sample], self.samples).swapaxes(1, 2)
+            mean_H = mean_H + self._given_H.mean(cross_HN1)[:, 0]
+            left_H = prior_H - self._given_H.explained(cross_HN1)[:, 0]
         return mean_H, np.sqrt(np.maximum(left_H, 0.0) + noise_H)
 
     def _own_variance(self, sample: Sample) -> Array:
@@ -186,7 +187,11 @@ class RatioModel:
         """[H, ours, theirs], without noise."""
         import numpy as np
 
-        same_AB = _overlap(ours, theirs) if theirs is not self.samples else self._shares(ours) @ self._shares_NS.T
+        if theirs is self.samples:
+            same_AB = _shares(ours, self._keys) @ self._shares_NS.T
+        else:
+            keys = _keys_of((*ours, *theirs))
+            same_AB = _shares(ours, keys) @ _shares(theirs, keys).T
         short_AB = np.outer(self._short(ours), self._short(theirs))
         parts_3AB = np.stack([np.ones_like(short_AB), short_AB, same_AB])
         found: Array = np.einsum("hp,pab->hab", variance_HP[:, :3], parts_3AB)
@@ -200,17 +205,6 @@ class RatioModel:
         found: Array = (variance_HP[:, 3, None] + self._loose_N)[:, :, None] * np.eye(n)
         return found
 
-    def _shares(self, samples: Sequence[Sample]) -> Array:
-        """[N, S] over the segments of the calibration."""
-        import numpy as np
-
-        shares_NS = np.zeros((len(samples), len(self._keys)))
-        for i, sample in enumerate(samples):
-            for key, share in sample.shares.items():
-                if key in self._keys:
-                    shares_NS[i, self._keys[key]] = share
-        return shares_NS
-
     def _short(self, samples: Sequence[Sample]) -> Array:
         """P0 / P of each."""
         import numpy as np
@@ -218,20 +212,21 @@ class RatioModel:
         return np.array([(self._middle_ms or s.sum_ms) / s.sum_ms for s in samples])
 
 
-def _overlap(ours: Sequence[Sample], theirs: Sequence[Sample]) -> Array:
-    """[ours, theirs]: the sum over segments of the products of shares."""
+def _shares(samples: Sequence[Sample], keys: Mapping[str, int]) -> Array:
+    """[samples, keys]: the share of each segment; segments that are not among the keys are left out."""
     import numpy as np
 
-    keys = {key: i for i, key in enumerate(dict.fromkeys(key for s in (*ours, *theirs) for key in s.shares))}
-    both = []
-    for samples in (ours, theirs):
-        shares = np.zeros((len(samples), len(keys)))
-        for i, sample in enumerate(samples):
-            for key, share in sample.shares.items():
-                shares[i, keys[key]] = share
-        both.append(shares)
-    found: Array = both[0] @ both[1].T
-    return found
+    shares_NS = np.zeros((len(samples), len(keys)))
+    for row, sample in zip(shares_NS, samples, strict=True):
+        for key, share in sample.shares.items():
+            if key in keys:
+                row[keys[key]] = share
+    return shares_NS
+
+
+def _keys_of(samples: Iterable[Sample]) -> dict[str, int]:
+    """The segments of the samples, numbered."""
+    return {key: i for i, key in enumerate(dict.fromkeys(key for sample in samples for key in sample.shares))}
 
 
 def _mixture_quantiles(mean_H: Array, sigma_H: Array, weight_H: Array, levels: Sequence[float]) -> list[float]:
@@ -243,21 +238,9 @@ def _mixture_quantiles(mean_H: Array, sigma_H: Array, weight_H: Array, levels: S
     wanted_Q = np.asarray(levels)
     for _ in range(40):
         middle_Q = (low_Q + high_Q) / 2
-        below_Q = _normal_cdf((middle_Q[:, None] - mean_H) / sigma_H) @ weight_H
+        below_Q = normal_cdf((middle_Q[:, None] - mean_H) / sigma_H) @ weight_H
         low_Q, high_Q = np.where(below_Q < wanted_Q, middle_Q, low_Q), np.where(below_Q < wanted_Q, high_Q, middle_Q)
     return [float(q) for q in (low_Q + high_Q) / 2]
-
-
-def _normal_cdf(z: Array) -> Array:
-    """The normal law's distribution function, to 1e-7 (Abramowitz and Stegun 1964, 7.1.26)."""
-    import numpy as np
-
-    x = np.abs(z) / sqrt(2.0)
-    t = 1 / (1 + 0.3275911 * x)
-    tail = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
-    upper = 0.5 * tail * np.exp(-x * x)
-    found: Array = np.where(z > 0, 1 - upper, upper)
-    return found
 
 
 @dataclass(frozen=True)
@@ -272,6 +255,7 @@ class BytePrice:
     spread: float
 
     def ms(self, num_bytes: int) -> float:
+        """What moving so many bytes takes, in milliseconds."""
         return self.start_ms + self.slope_ms * num_bytes
 
 

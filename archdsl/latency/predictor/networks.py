@@ -8,58 +8,67 @@ from dataclasses import dataclass
 from math import inf
 
 from archdsl.compiler import SpecCost, cost, identity
-from archdsl.errors import ArchError, Problem, at_argument
-from archdsl.latency.predictor.predictor import Parts
-from archdsl.spec import Space
-from archdsl.spec.model import Spec
+from archdsl.errors import ArchError
+from archdsl.language import Space
+from archdsl.language.architecture.model import Spec
+from archdsl.latency.predictor.predictor import NetworkSegments
 
 ALL_UP_TO = 512
-"""Settings of a space that are all looked at; of a larger one a sample is."""
+"""Spaces of at most so many assignments are enumerated, larger ones sampled."""
 SAMPLED = 200
 
 
 @dataclass(frozen=True)
-class Network:
-    """A network of a space: what its knobs are set to, and what it costs and is made of."""
+class CandidateNetwork:
+    """A network of a space.
 
-    picks: Mapping[str, int]
+    assignment: that gives it; empty for a spec from elsewhere
+    hash:       its identity in the deploy form
+    parts:      the segments it is made of
+    cost:       of one image
+    """
+
+    assignment: Mapping[str, int]
     spec: Spec
     hash: str
-    parts: Parts
+    parts: NetworkSegments
     cost: SpecCost
 
     @classmethod
-    def of(cls, spec: Spec, picks: Mapping[str, int] | None = None) -> Network:
-        return cls(dict(picks or {}), spec, identity(spec, training=False), Parts.of(spec), cost(spec))
+    def of(cls, spec: Spec, assignment: Mapping[str, int] | None = None) -> CandidateNetwork:
+        """The network of a spec, with the assignment that gives it where there is one."""
+        return cls(dict(assignment or {}), spec, identity(spec, training=False), NetworkSegments.of(spec), cost(spec))
 
 
-def networks_of(space: Space, *, sample: int | None = None, seed: int = 0) -> list[Network]:
+def networks_of(space: Space, *, sample: int | None = None, seed: int = 0) -> list[CandidateNetwork]:
     """Distinct networks of a space that keep its bounds of parameters and MACs, its base and starts first.
 
-    sample: at most so many, drawn at random; by default all of a space with up to ALL_UP_TO settings, else SAMPLED
+    sample: at most so many, drawn at random; by default all of a space with up to ALL_UP_TO assignments, else SAMPLED
 
-    Errors: ArchError when no setting is a valid network
+    Raises: ArchError when no assignment is a valid network
     """
     whole = sample is None and space.num_total <= ALL_UP_TO
     most = space.num_total if whole else sample or SAMPLED
     rng = random.Random(seed)
-    first = [picks for picks in (space.picks_of(space.base), *(start.picks for start in space.start)) if picks]
+    first = [
+        assignment
+        for assignment in (space.assignment_of(space.base), *(start.assignment for start in space.start))
+        if assignment
+    ]
     drawn = space.iterate() if whole else (space.sample(rng) for _ in range(20 * most))
-    found: dict[str, Network] = {}
-    for picks in (*first, *drawn):
+    found: dict[str, CandidateNetwork] = {}
+    for assignment in (*first, *drawn):
         if len(found) >= most:
             break
         try:
-            network = Network.of(space.spec(picks, check=False), picks)
+            network = CandidateNetwork.of(space.spec(assignment, check=False), assignment)
         except ArchError:
             continue
         if network.hash not in found and _keeps_bounds(space, network.cost):
             found[network.hash] = network
     if not found:
         message = f"no network of {space.name} was found that keeps its bounds of params and macs"
-        raise ArchError(
-            Problem(at_argument("SPACE", space.name), "empty-space", message, "widen `constraints`, or draw more")
-        )
+        raise ArchError.at("SPACE", space.name, "empty-space", message, "widen `constraints`, or draw more")
     return list(found.values())
 
 

@@ -15,12 +15,13 @@ from typing import Any
 
 from archdsl.compiler import AnySpec, as_spec, compile
 from archdsl.errors import ArchError, MeasureError
-from archdsl.latency.failure import failed
+from archdsl.failures import failed
+from archdsl.language.text.quantities import decimals
 from archdsl.latency.predictor.model import BytePrice, RatioModel, Sample, byte_price
 from archdsl.latency.predictor.segments import distinct
-from archdsl.latency.target import Target
 from archdsl.latency.timing import Timing, utc_now
 from archdsl.passes.segments import Segment, segments_of
+from archdsl.runtimes.target import Target
 
 SCHEMA = 1
 """Of what `Predictor.as_json` gives: raise it when the same data would come to mean another prediction."""
@@ -31,12 +32,13 @@ FEW_NAMED = 4
 
 
 @dataclass(frozen=True)
-class Parts:
+class NetworkSegments:
     """A network as a predictor sees it: which segments, and how often each.
 
-    name: what messages call it; counts: by segment key; segments: one of each key; none where a predictor that was
-        kept remembers the network
-    moves: bytes of those that only move tokens, by segment key
+    name:     what messages call it
+    counts:   how often each segment occurs, by segment key
+    segments: one of each key; empty for a network that a stored predictor learnt from
+    moves:    bytes of those that only move tokens, by segment key
     """
 
     name: str
@@ -45,8 +47,11 @@ class Parts:
     moves: Mapping[str, int]
 
     @classmethod
-    def of(cls, spec: AnySpec) -> Parts:
-        """Errors: SpecError, ShapeError when the spec is none"""
+    def of(cls, spec: AnySpec) -> NetworkSegments:
+        """The segments of a spec in its train form.
+
+        Raises: SpecError, ShapeError when the spec is not valid
+        """
         spec = as_spec(spec)
         segments = segments_of(compile(spec))
         pieces = distinct(segments)
@@ -56,12 +61,13 @@ class Parts:
 
 @dataclass(frozen=True)
 class Prediction:
-    """A latency that nobody measured, in milliseconds for one whole batch.
+    """A predicted latency, in milliseconds for one whole batch.
 
     median_ms:       as likely above as below what a measurement would show
     low_ms, high_ms: what a measurement would show, beside those that were learnt from, lies between them with
                      probability `level`; how much faster or slower the machine is another day is not in it
-    num_segments:    different segments of this network; num_priced: those of them priced by their bytes, not measured
+    num_segments:    different segments of this network
+    num_priced:      those of them priced by their bytes, not measured
     num_networks:    measured as a whole, from which the predictor learnt
     left_out_error:  mean relative error on those when each is predicted from the others; None for fewer than two
     date:            of the prediction
@@ -79,19 +85,20 @@ class Prediction:
     date: str
 
     def __str__(self) -> str:
-        decimals = _decimals(self.high_ms - self.low_ms)
-        low, high = f"{self.low_ms:.{decimals}f}", f"{self.high_ms:.{decimals}f}"
-        return f"≈ {self.median_ms:.{decimals}f} ms ({low}–{high} predicted)"
+        digits = decimals(self.high_ms - self.low_ms, 2)
+        low, high = f"{self.low_ms:.{digits}f}", f"{self.high_ms:.{digits}f}"
+        return f"≈ {self.median_ms:.{digits}f} ms ({low}–{high} predicted)"
 
     def as_json(self) -> dict[str, Any]:
+        """The fields, `predicted: true`, and the text that is `shown`."""
         return {**asdict(self), "target": self.target.as_json(), "predicted": True, "shown": str(self)}
 
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A network that was measured as a whole: its parts, its median, and how that was taken, where that is known."""
+    """A network measured as a whole: its segments, its median in ms and its timing, None in a stored predictor."""
 
-    parts: Parts
+    parts: NetworkSegments
     median_ms: float
     timing: Timing | None = None
 
@@ -149,13 +156,15 @@ class Predictor:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Predictor:
-        """The predictor that `as_json` described; how its networks were timed is forgotten. Errors: ValueError"""
+        """The predictor that `as_json` described; how its networks were timed is forgotten. Raises: ValueError"""
         try:
             if data["schema"] != SCHEMA:
                 raise ValueError(f"its schema is {data['schema']!r}, not {SCHEMA}")
             networks = [
                 Calibrated(
-                    Parts(one["name"], {key: int(n) for key, n in one["counts"].items()}, {}, dict(one["moves"])),
+                    NetworkSegments(
+                        one["name"], {key: int(n) for key, n in one["counts"].items()}, {}, dict(one["moves"])
+                    ),
                     float(one["median_ms"]),
                 )
                 for one in data["networks"]
@@ -168,16 +177,16 @@ class Predictor:
             raise ValueError(f"this is no predictor: {type(error).__name__}: {error}") from error
         return made
 
-    def predict(self, network: AnySpec | Parts, target: Target | None = None) -> Prediction:
+    def predict(self, network: AnySpec | NetworkSegments, target: Target | None = None) -> Prediction:
         """The latency of a spec (or of its parts, where they are known), with its interval.
 
         target: to be sure that it is the predictor's
-        Errors: MeasureError: `unknown-segment`, `extrapolation`, `other-target`; what the spec itself raises
+        Raises: MeasureError: `unknown-segment`, `extrapolation`, `other-target`; what the spec itself raises
         """
         if target is not None and target != self.target:
             message = f"this predictor is for {self.target}, not for {target}"
             raise failed("other-target", message, where="predictor", hint=f"measure segments on {target}")
-        parts = network if isinstance(network, Parts) else Parts.of(network)
+        parts = network if isinstance(network, NetworkSegments) else NetworkSegments.of(network)
         sample = self.sample(parts)
         self._check_near(parts, sample)
         found = self.model.quantiles(sample, LEVEL)
@@ -199,7 +208,7 @@ class Predictor:
         """Mean relative error on the calibration networks, each predicted from the others."""
         return self.model.left_out_error
 
-    def missing(self, parts: Parts) -> list[Segment]:
+    def missing(self, parts: NetworkSegments) -> list[Segment]:
         """The segments without which the network is not predicted."""
         return [
             segment
@@ -207,12 +216,7 @@ class Predictor:
             if key not in self.segments_ms and not (key in parts.moves and self.price)
         ]
 
-    def next_network(self, candidates: Sequence[Parts]) -> int | None:
-        """Which candidate to measure as a whole next; None when none is left that can be learnt from."""
-        found = self.next_networks(candidates, 1)
-        return found[0] if found else None
-
-    def next_networks(self, candidates: Sequence[Parts], count: int) -> list[int]:
+    def next_networks(self, candidates: Sequence[NetworkSegments], count: int) -> list[int]:
         """Which `count` candidates to measure next: the shortest and the longest if they lie beyond what the
         calibration reaches, then those whose measurement lowers the variance of all predictions most."""
         known = {frozenset(one.parts.counts.items()) for one in self.calibration}
@@ -226,8 +230,8 @@ class Predictor:
         chosen = ends + self.model.choose(samples, count - len(ends), given=ends)
         return [names[i] for i in chosen]
 
-    def sample(self, parts: Parts) -> Sample:
-        """The network as the model sees it. Errors: MeasureError (`unknown-segment`)"""
+    def sample(self, parts: NetworkSegments) -> Sample:
+        """The network as the model sees it. Raises: MeasureError (`unknown-segment`)"""
         if missing := self.missing(parts):
             named = ", ".join(segment.name for segment in missing[:FEW_NAMED])
             more = f" and {len(missing) - FEW_NAMED} more" if len(missing) > FEW_NAMED else ""
@@ -242,7 +246,7 @@ class Predictor:
         loose = sum((shares[key] * spread) ** 2 for key in self._priced(parts))
         return Sample(sum_ms, shares, loose)
 
-    def _time_of(self, key: str, parts: Parts) -> float:
+    def _time_of(self, key: str, parts: NetworkSegments) -> float:
         if key in self.segments_ms:
             return self._beyond_call(key)
         assert self.price is not None  # else the segment is missing
@@ -252,10 +256,10 @@ class Predictor:
         """What a segment takes among others, where nobody calls it. Short ones may seem to take less than nothing."""
         return max(0.0, self.segments_ms[key] - self.call_ms)
 
-    def _priced(self, parts: Parts) -> list[str]:
+    def _priced(self, parts: NetworkSegments) -> list[str]:
         return [key for key in parts.counts if key not in self.segments_ms]
 
-    def _check_near(self, parts: Parts, sample: Sample) -> None:
+    def _check_near(self, parts: NetworkSegments, sample: Sample) -> None:
         if not self.calibration:
             message = f"no network was measured as a whole on {self.target}, so nothing says how far off a sum is"
             raise failed("extrapolation", message, where="predictor", hint=f"measure {parts.name} or another network")
@@ -281,16 +285,9 @@ class Predictor:
         return ends
 
 
-def predicted_or_why(predictor: Predictor, network: AnySpec | Parts) -> Prediction | MeasureError:
+def predicted_or_why(predictor: Predictor, network: AnySpec | NetworkSegments) -> Prediction | MeasureError:
     """The prediction, or the error that says why there is none."""
     try:
         return predictor.predict(network)
     except MeasureError as error:
         return error
-
-
-def _decimals(width_ms: float) -> int:
-    """Decimals that show two digits of the interval's width, between 1 and 4."""
-    from math import floor, log10
-
-    return 4 if width_ms <= 0 else min(4, max(1, 1 - floor(log10(width_ms))))

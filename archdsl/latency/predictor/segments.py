@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from archdsl.ir.graph import Graph
 from archdsl.ir.types import TensorType
-from archdsl.latency.artefact import Artefact
-from archdsl.latency.networks import artefact_of_graph
-from archdsl.latency.target import Target
-from archdsl.ops import Linear
+from archdsl.ops.linear import Linear
 from archdsl.passes.segments import INPUT, OUTPUT, Segment
+from archdsl.runtimes.artefact import Artefact
+from archdsl.runtimes.export import artefact_of_graph
+from archdsl.runtimes.target import Target
 
 BUILD = "segment"
 """What stands in a timing's `build` for the time of a segment, before the precision."""
 
 CALL_BUILD = "call"
 
-Weigh = Callable[[Graph], Mapping[str, Any]]
-
 
 def segment_artefact(segment: Segment, target: Target, folder: Path) -> Artefact:
     """The segment for `target`'s runtime and precision; files are written to `folder`.
 
-    Errors: MeasureError (`wrong-artefact`) for a runtime that takes specs only; what building and writing raise
+    Raises: MeasureError (`wrong-artefact`) for a runtime that takes specs only; what building and writing raise
     """
     return artefact_of_graph(segment.graph, target, folder, key=segment.key, name=segment.name, build=BUILD)
 
@@ -42,8 +40,6 @@ def the_call() -> Graph:
 
 def call_artefact(target: Target, folder: Path) -> Artefact:
     """`the_call` for `target`; it counts as no work, since it stands for what is there without any."""
-    from dataclasses import replace
-
     graph = the_call()
     made = artefact_of_graph(graph, target, folder, key=graph.hash(training=False), name="the call", build=CALL_BUILD)
     return replace(made, macs=0, bytes_moved=0)

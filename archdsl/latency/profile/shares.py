@@ -1,4 +1,8 @@
-"""Where a network's time goes: a runtime's own profile, told by the nodes of our graph and by kinds of work."""
+"""Where a network's time goes: a runtime's own profile, attributed to the nodes of our graph and to kinds of work.
+
+The kinds are the lines of the table that opens the Swin-Free paper. `layout` is for what a runtime inserts, a change of
+memory layout or number format (and for our own casts).
+"""
 
 from __future__ import annotations
 
@@ -7,21 +11,23 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from archdsl.ir.graph import Graph
-from archdsl.latency.artefact import Artefact
+from archdsl.ir.graph import Graph, Node
+from archdsl.ir.op import KINDS, Kind
+from archdsl.ir.paths import stage_of
 from archdsl.latency.measurement import profile_runs
-from archdsl.latency.profile.op_kinds import KINDS, Attribution
-from archdsl.latency.runtimes import OpProfile
-from archdsl.latency.target import Target
 from archdsl.latency.timing import Timing
 from archdsl.latency.worker.warm import Worker
+from archdsl.runtimes.artefact import Artefact
+from archdsl.runtimes.op_names import KnownNames
+from archdsl.runtimes.protocol import OpProfile
+from archdsl.runtimes.target import ResolvedTarget, Target, resolve
 
 By = Literal["kind", "op", "stage", "node"]
 UNATTRIBUTED = "unattributed"
 
 
 @dataclass(frozen=True)
-class Row:
+class ProfiledOp:
     """One op of one run.
 
     path: the node of our graph it is or is named for; None when it is none of ours
@@ -45,15 +51,9 @@ class Row:
             case "op":
                 return f"{self.kind}: {self.op_type}"
             case "stage":
-                return self.kind if self.path is None else _stage(self.path)
+                return self.kind if self.path is None else stage_of(self.path)
             case "node":
                 return self.kind if self.path is None else self.path
-
-
-def _stage(path: str) -> str:
-    """`stages.2` of `stages.2.blocks.0.attn.qkv`; the first word of any other path."""
-    words = path.split(".")
-    return ".".join(words[:2]) if words[0] == "stages" else words[0]
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ class Share:
 class Profile:
     """A network's time op by op, and how it was taken.
 
-    form:    what the network was looked at as (`networks.FORMS`)
-    latency: of the same network without the profiler, its runs in turns with those that were profiled
+    form:    the stage of its graph (`export.FORMS`)
+    latency: of the same network without the profiler, its runs interleaved with the profiled ones
     run_ms:  the median, over the runs, of the sum of their ops (`total_ms` is the sum of the ops' own medians)
     runs:    how many runs each median is of; method: how the runtime tells
     """
@@ -80,7 +80,7 @@ class Profile:
     network: str
     form: str
     target: Target
-    rows: tuple[Row, ...]
+    rows: tuple[ProfiledOp, ...]
     latency: Timing
     run_ms: float
     runs: int
@@ -102,7 +102,7 @@ class Profile:
 
     def shares(self, by: By = "kind") -> list[Share]:
         """The rows added up, the longest first; kinds in their own order."""
-        groups: dict[str, list[Row]] = {}
+        groups: dict[str, list[ProfiledOp]] = {}
         for row in self.rows:
             groups.setdefault(row.group(by), []).append(row)
         total = self.total_ms or 1.0
@@ -137,26 +137,27 @@ class Profile:
 
 def profile(
     networks: Sequence[tuple[Artefact, Graph]],
-    target: Target,
+    target: Target | ResolvedTarget,
     *,
     seconds: float = 2.0,
     deadline_s: float | None = None,
     worker: Worker | None = None,
 ) -> list[Profile]:
-    """Profile networks, in turns with runs of the same networks without a profiler, all in one worker.
+    """Profile networks, interleaved with runs of the same networks without a profiler, all in one worker.
 
     networks: what is run, and the graph it was made from
     seconds:  of runs with, and as many without a profiler, for each network
 
-    Errors: MeasureError; its rule is `no-profile` for a runtime that does not tell what single ops take
+    Raises: MeasureError; its rule is `no-profile` for a runtime that does not tell what single ops take
     """
+    on = resolve(target)
     artefacts = [artefact for artefact, _ in networks]
-    taken = profile_runs(artefacts, target, budget_s=seconds, deadline_s=deadline_s, worker=worker)
+    taken = profile_runs(artefacts, on, budget_s=seconds, deadline_s=deadline_s, worker=worker)
     return [
         Profile(
             network=artefact.name,
             form=artefact.form,
-            target=target,
+            target=on.target,
             rows=tuple(rows_of(ops, Attribution(graph))),
             latency=latency,
             run_ms=ops.run_ms,
@@ -167,15 +168,45 @@ def profile(
     ]
 
 
-def rows_of(profile: OpProfile, attribution: Attribution) -> Iterable[Row]:
+def rows_of(profile: OpProfile, attribution: Attribution) -> Iterable[ProfiledOp]:
     """The ops of a runtime by our nodes."""
     for op in profile.ops:
         node = attribution.node(op.name)
         if op.inserted:
-            yield Row(None if node is None else node.path, "layout", op.op_type, op.ms)
+            yield ProfiledOp(None if node is None else node.path, "layout", op.op_type, op.ms)
         elif node is None:
-            yield Row(None, UNATTRIBUTED, op.op_type, op.ms)
+            yield ProfiledOp(None, UNATTRIBUTED, op.op_type, op.ms)
         else:
             kind = attribution.kind(node)
             partners = {other.path: attribution.kind(other) for name in op.also if (other := attribution.node(name))}
-            yield Row(node.path, kind, op.op_type, op.ms, tuple(k for k in partners.values() if k != kind))
+            yield ProfiledOp(node.path, kind, op.op_type, op.ms, tuple(k for k in partners.values() if k != kind))
+
+
+class Attribution:
+    """From a runtime's names to the nodes of one graph and their kinds."""
+
+    def __init__(self, graph: Graph):
+        self.nodes = {node.path: node for node in graph.live()}
+        self._known = KnownNames(self.nodes)
+        self._kinds = kinds_of(graph)
+
+    def node(self, name: str) -> Node | None:
+        """The node whose path `name` is or begins with."""
+        path = self._known.find(name)
+        return None if path is None else self.nodes[path]
+
+    def kind(self, node: Node) -> Kind:
+        return self._kinds[node.path]
+
+
+def kinds_of(graph: Graph) -> dict[str, Kind]:
+    """The kind of each live node, by path."""
+    found: dict[str, Kind] = {}
+    readers: dict[str, list[Node]] = {node.path: [] for node in graph.live()}
+    for node in reversed(graph.live()):
+        read_by = {found[reader.path] for reader in readers[node.path]}
+        serves = node.op.serves_attention and read_by == {"attention"}
+        found[node.path] = "attention" if serves else node.op.kind
+        for x in node.inputs:
+            readers[x.path].append(node)
+    return found

@@ -1,1 +1,1 @@
-"""The process in which networks run: started, spoken to, watched, replaced, tried again."""
+"""The process in which networks run: its environment, its jobs, and how often a failed one is retried."""

@@ -1,19 +1,14 @@
 """The worker process: loads artefacts, checks their output, times them. Started by `warm.py`, never imported there.
 
-Its environment was fixed before Python started, so this file only has to bind itself to its parent, limit its memory
-and answer jobs. Its own messages go through a socket; whatever libraries print is caught by the parent.
+Its environment was fixed before Python started, and `processes.channel` connects it to its parent. Its own messages go
+through a socket; whatever libraries print is caught by the parent.
 """
 
 from __future__ import annotations
 
-import ctypes
-import faulthandler
 import os
-import signal
-import socket
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -22,104 +17,61 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, Protocol
 
 from archdsl.errors import MeasureError
-from archdsl.latency.artefact import Artefact
-from archdsl.latency.clock.energy import Energy, NotTold, energy_meter, measure_energy
-from archdsl.latency.clock.energy import most_s as energy_most_s
-from archdsl.latency.clock.gpu_state import GpuStates, read_gpu
-from archdsl.latency.clock.gpu_wait import prepare_gpu
-from archdsl.latency.clock.machine import Usage, Watch, allowed_cores, pin_to, quietest_cores
-from archdsl.latency.clock.peak_memory import memory_meter
-from archdsl.latency.clock.runs import Call, Pace, Readings, Warm, interleave
-from archdsl.latency.failure import exception_reason, failed
-from archdsl.latency.runtimes import RUNTIMES, Loaded, OpProfile, Profilable, Profiler, Runtime
-from archdsl.latency.runtimes import runtime as runtime_named
-from archdsl.latency.target import Target
-from archdsl.latency.worker.environment import RECORDED
-from archdsl.latency.worker.frames import Decoder, Message, encode, unpack_array
+from archdsl.failures import exception_reason, failed
+from archdsl.latency.sampling import Call, Samples, Sampling, Warm, interleave
+from archdsl.latency.summary import WorkerResult
+from archdsl.processes.channel import connect
+from archdsl.processes.frames import Message, unpack_array
+from archdsl.processes.limits import memory_in_use
+from archdsl.runtimes.artefact import Artefact
+from archdsl.runtimes.protocol import LoadedNetwork, OpProfile, Profilable, Profiler
+from archdsl.runtimes.registry import RUNTIMES
+from archdsl.runtimes.registry import runtime as runtime_named
+from archdsl.runtimes.target import Target
+from archdsl.telemetry.cpu import Usage, Watch, allowed_cores, pin_to, quietest_cores
+from archdsl.telemetry.energy import Energy, EnergyUnavailable, energy_meter, measure_energy
+from archdsl.telemetry.energy import most_s as energy_most_s
+from archdsl.telemetry.gpu import GpuStates, read_gpu
+from archdsl.telemetry.gpu_wait import prepare_gpu
+from archdsl.telemetry.peak_memory import memory_meter
+from archdsl.telemetry.worker_environment import RECORDED
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-PR_SET_PDEATHSIG = 1
 INPUT_SEED = 0
 
 
 class Tell(Protocol):
-    """Tells the parent which step comes now, and how many seconds it will take at most, where that is known."""
+    """Reports to the parent which step begins, and how many seconds it will take at most, where that is known."""
 
     def __call__(self, step: str, most_s: float | None = None) -> None: ...
 
 
 def main(arguments: list[str]) -> None:
-    """arguments: the socket's file descriptor, the parent's process id, the memory limit in bytes (0: none)."""
-    descriptor, parent, memory = (int(argument) for argument in arguments)
-    os.set_inheritable(descriptor, False)
-    _die_with(parent)
-    _limit(memory)
-    faulthandler.enable()
-    channel = Channel(socket.socket(fileno=descriptor))
+    """Answer jobs until the parent hangs up. arguments: as `channel.connect` takes them."""
     cores = allowed_cores()
-    channel.send({"kind": "ready"})
+    channel = connect(arguments)
     while (job := channel.receive()) is not None:
         channel.send(answer(job, cores, channel.tell))
-
-
-def _die_with(parent: int) -> None:
-    """Be killed when the thread that started us ends; leave at once if that has happened already."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)
-
-
-def _limit(memory: int) -> None:
-    try:
-        import resource
-    except ImportError:
-        return
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if memory:
-        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-
-
-class Channel:
-    """Whole messages over a socket."""
-
-    def __init__(self, sock: socket.socket):
-        self._socket, self._decoder = sock, Decoder()
-
-    def send(self, message: Message) -> None:
-        self._socket.sendall(encode(message))
-
-    def tell(self, step: str, most_s: float | None = None) -> None:
-        self.send({"kind": "progress", "step": step, "most_s": most_s})
-
-    def receive(self) -> Message | None:
-        """The next message; None when the parent has hung up."""
-        while (message := self._decoder.next()) is None:
-            data = self._socket.recv(2**20)
-            if not data:
-                return None
-            self._decoder.feed(data)
-        return message
 
 
 def answer(job: Message, cores: tuple[int, ...] | None, tell: Tell) -> Message:
     """Do one job. Every exception becomes a `failure`; only what kills the process gets past this."""
     try:
         result = do(job, cores, tell)
-        return {"kind": "result", **result, "resident_bytes": _resident_bytes()}
+        return {"kind": "result", **result.as_json(), "resident_bytes": memory_in_use()}
     except MeasureError as error:
         problem = error.problems[0]
-        told = {"reason": problem.rule, "message": problem.message, "where": problem.place.file, "hint": problem.hint}
+        reason, message, where, hint = problem.rule, problem.message, problem.place.file, problem.hint
     except Exception as error:  # whatever a runtime raises is a failed measurement
         message = f"{type(error).__name__}: {error}"[:2000]
-        told = {"reason": exception_reason(error), "message": message, "where": job["target"]["runtime"], "hint": None}
-    return {"kind": "failure", **told}
+        reason, where, hint = str(exception_reason(error)), job["target"]["runtime"], None
+    return {"kind": "failure", "reason": reason, "message": message, "where": where, "hint": hint}
 
 
-def do(job: Message, allowed: tuple[int, ...] | None, tell: Tell) -> Message:
-    """Load every artefact, check each one's output, then time them in turns (or not, when the job has no pace).
+def do(job: Message, allowed: tuple[int, ...] | None, tell: Tell) -> WorkerResult:
+    """Load every artefact, check its output, then measure all interleaved (not when the job has no `pace`).
 
     A job with `profile` also asks for what the ops of each take, one with `energy` for the energy of each.
     """
@@ -135,92 +87,87 @@ def do(job: Message, allowed: tuple[int, ...] | None, tell: Tell) -> Message:
         pin_to(cores)
     for module in runtime.modules:
         import_module(module)  # what a library takes by itself is not the networks' memory
-    ready: list[tuple[Loaded, NDArray[Any]]] = []
+    ready: list[tuple[LoadedNetwork, NDArray[Any]]] = []
     worst: list[float | None] = []
     peaks: list[int | None] = []
-    clock = Steps()
+    seconds: dict[str, float] = {}
     for artefact, reference in zip(artefacts, job["references"], strict=True):
         tell(f"loading {artefact.name}")
         meter = None if runtime.analytic else memory_meter(target.device, torch_tensors="spec" in runtime.kinds)
-        with clock.step("loading"):
-            loaded = runtime.load(artefact, target)
+        with timed_step(seconds, "loading"):
+            loaded = runtime.load(artefact, target.config)
         tell(f"checking the output of {artefact.name}")
         x_BX = random_input(artefact, target)
-        with clock.step("checking"):
+        with timed_step(seconds, "checking"):
             if reference is None:
                 check_outputs(loaded.outputs(x_BX), artefact, target)
             worst.append(None if reference is None else check_reference(loaded, reference, artefact, target))
         peaks.append(meter() if meter else None)
         ready.append((loaded, x_BX))
-    readings: list[Readings] = []
+
+    def load_again(i: int, loaded: LoadedNetwork) -> LoadedNetwork:
+        return runtime.load_again(loaded, artefacts[i], target.config)
+
+    samples: list[Samples] = []
     profiles: list[OpProfile] = []
     energies: list[Energy] = []
     gpu: GpuStates | None = None
     if job["pace"] is not None:
-        pace, names = Pace(**job["pace"]), ", ".join(artefact.name for artefact in artefacts)
-        step = f"{'profiling' if job.get('profile') else 'timing'} {names}"
+        sampling, names = Sampling(**job["pace"]), ", ".join(artefact.name for artefact in artefacts)
+        step = f"{'profiling' if job['profile'] else 'timing'} {names}"
         tell(step)
         before = read_gpu() if target.device == "cuda" and not runtime.analytic else None
-        with clock.step("timing"):
-            if job.get("profile"):
-                readings, profiles = profiled(ready, pace, cores, target, warm=partial(tell, step))
+        with timed_step(seconds, "timing"):
+            if job["profile"]:
+                samples, profiles = profiled(ready, sampling, cores, target, warm=partial(tell, step))
             else:
-                load_again = again(runtime, artefacts, target) if runtime.reloads else None
-                readings = readings_of(ready, pace, cores, load_again, warm=partial(tell, step))
+                reload = load_again if runtime.reloads else None
+                samples = samples_of(ready, sampling, cores, reload, warm=partial(tell, step))
         after = read_gpu() if before else None
         gpu = GpuStates(before, after) if before and after else None
-        if job.get("energy"):
-            energy_s = sum(energy_most_s(median(one.wall_ms) / 1000) for one in readings)
+        if job["energy"]:
+            energy_s = sum(energy_most_s(median(one.wall_ms) / 1000) for one in samples)
             tell(f"taking the energy of {names}", energy_s)
-            with clock.step("energy"):
+            with timed_step(seconds, "energy"):
                 energies = energies_of(ready, target, cores)
-    return {
-        "readings": [each.as_json() for each in readings],
-        "profiles": [each.as_json() for each in profiles],
-        "worst": worst,
-        "runtime_version": runtime.version(),
-        "environment": {name: os.environ[name] for name in RECORDED if name in os.environ},
-        "cores": None if cores is None else list(cores),
-        "peak_memory_bytes": peaks,
-        "energy": [each.as_json() for each in energies],
-        "seconds": clock.seconds,
-        "gpu": None if gpu is None else gpu.as_json(),
-    }
+    return WorkerResult(
+        runtime_version=runtime.version(),
+        environment={name: os.environ[name] for name in RECORDED if name in os.environ},
+        cores=cores,
+        gpu=gpu,
+        readings=tuple(samples),
+        profiles=tuple(profiles),
+        worst=tuple(worst),
+        peak_memory_bytes=tuple(peaks),
+        energy=tuple(energies),
+        seconds=seconds,
+    )
 
 
-class Steps:
-    """The seconds that each step of a job took, all networks together."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+@contextmanager
+def timed_step(seconds: dict[str, float], name: str) -> Iterator[None]:
+    """Add the seconds that the block takes to those of a step."""
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
 
 
-Again = Callable[[int, Loaded], Loaded]
+Reload = Callable[[int, LoadedNetwork], LoadedNetwork]
 """From a network's number and what was loaded of it to the same, loaded again."""
 
 
-def again(runtime: Runtime, artefacts: Sequence[Artefact], target: Target) -> Again:
-    return lambda i, loaded: runtime.load_again(loaded, artefacts[i], target)
-
-
-def readings_of(
-    ready: list[tuple[Loaded, NDArray[Any]]],
-    pace: Pace,
+def samples_of(
+    ready: list[tuple[LoadedNetwork, NDArray[Any]]],
+    sampling: Sampling,
     cores: tuple[int, ...] | None,
-    load_again: Again | None = None,
+    load_again: Reload | None = None,
     warm: Warm = lambda most_s: None,
-) -> list[Readings]:
+) -> list[Samples]:
     """Timed runs of real runtimes; the formula's value, once, of those that compute it.
 
-    load_again: called before each sitting but the first; what it returns takes the network's place in `ready`
+    load_again: called before each session but the first; what it returns takes the network's place in `ready`
     warm: as in `interleave`
     """
     known = [loaded.known_ms for loaded, _ in ready]
@@ -233,27 +180,27 @@ def readings_of(
             return ready[i][0].timed(ready[i][1])
 
         calls = [loaded.timed(x_BX) for loaded, x_BX in ready]
-        return interleave(calls, pace, cores=cores, anew=anew if load_again else None, warm=warm)
+        return interleave(calls, sampling, cores=cores, anew=anew if load_again else None, warm=warm)
     nobody = Usage(None, None, None)
-    return [Readings((ms,), (ms,), (0,), 0, 0.0, nobody) for ms in known if ms is not None]
+    return [Samples((ms,), (ms,), (0,), 0, 0.0, nobody) for ms in known if ms is not None]
 
 
 BUSY = 0.15
-"""Other cores at work from which on it is said that they were counted too: a tenth of one is the system itself."""
+"""From so many busy cores of others on, a note says that they were counted too: a tenth of one is the system itself."""
 
 
 def energies_of(
-    ready: list[tuple[Loaded, NDArray[Any]]], target: Target, cores: tuple[int, ...] | None
+    ready: list[tuple[LoadedNetwork, NDArray[Any]]], target: Target, cores: tuple[int, ...] | None
 ) -> list[Energy]:
-    """The energy of one run of each network, one after the other; with the reason where nobody tells it."""
+    """The energy of one run of each network, one after the other; with the reason where it cannot be read."""
     found = []
     for loaded, x_BX in ready:
         call, watch = loaded.timed(x_BX), Watch(cores)
         try:
             with energy_meter(target.device, cores) as meter:
                 energy = measure_energy(call, meter)
-        except NotTold as error:
-            energy = Energy(None, None, f"not told: {error}")
+        except EnergyUnavailable as error:
+            energy = Energy(None, None, f"unknown: {error}")
         else:
             busy = watch.usage().busy_neighbours or 0.0
             if target.device == "cpu" and busy > BUSY:
@@ -263,15 +210,15 @@ def energies_of(
 
 
 def profiled(
-    ready: list[tuple[Loaded, NDArray[Any]]],
-    pace: Pace,
+    ready: list[tuple[LoadedNetwork, NDArray[Any]]],
+    sampling: Sampling,
     cores: tuple[int, ...] | None,
     target: Target,
     warm: Warm = lambda most_s: None,
-) -> tuple[list[Readings], list[OpProfile]]:
-    """Timed runs, and in turns with them runs of a second copy of each network whose profiler is on.
+) -> tuple[list[Samples], list[OpProfile]]:
+    """Timed runs, interleaved with runs of a second copy of each network whose profiler is on.
 
-    Errors: MeasureError (`no-profile`) when the runtime does not tell what single ops take
+    Raises: MeasureError (`no-profile`) when the runtime does not tell what single ops take
     """
     profilers: list[Profiler] = []
     for loaded, x_BX in ready:
@@ -279,10 +226,10 @@ def profiled(
             raise failed("no-profile", "this runtime does not tell what single ops take", where=target.runtime)
         profilers.append(loaded.profiler(x_BX))
     plain = [loaded.timed(x_BX) for loaded, x_BX in ready]
-    readings = interleave([*plain, *(profiler.run for profiler in profilers)], pace, cores=cores, warm=warm)
-    watched = readings[len(ready) :]
+    samples = interleave([*plain, *(profiler.run for profiler in profilers)], sampling, cores=cores, warm=warm)
+    watched = samples[len(ready) :]
     profiles = [profiler.finish(one.numbers) for profiler, one in zip(profilers, watched, strict=True)]
-    return readings[: len(ready)], profiles
+    return samples[: len(ready)], profiles
 
 
 def random_input(artefact: Artefact, target: Target) -> NDArray[Any]:
@@ -294,7 +241,7 @@ def random_input(artefact: Artefact, target: Target) -> NDArray[Any]:
 
 
 def check_outputs(outputs: list[NDArray[Any]], artefact: Artefact, target: Target) -> None:
-    """Errors: `not-finite` for NaN or infinity, `wrong-artefact` when the output's shape is not the promised one."""
+    """Raises: `not-finite` for NaN or infinity, `wrong-artefact` when the outputs' shapes are not the promised ones."""
     import numpy as np
 
     if not outputs:
@@ -304,18 +251,20 @@ def check_outputs(outputs: list[NDArray[Any]], artefact: Artefact, target: Targe
             bad = int(output.size - np.isfinite(output).sum())
             message = f"{artefact.name}: {bad} of {output.size} output values are NaN or infinite"
             raise failed("not-finite", message, where=target.runtime, hint="look for NaN in the weights")
-    first = outputs[0]
-    if first.shape[0] != target.batch or artefact.num_outputs not in (None, first.shape[-1]):
-        expected = f"[{target.batch}, …, {artefact.num_outputs or 'any'}]"
-        message = f"{artefact.name}: the output must be {expected}, got {list(first.shape)}"
+    got = [list(output.shape) for output in outputs]
+    promised = [[target.batch, *output.shape] for output in artefact.outputs]
+    if got[0][:1] != [target.batch] or (promised and got != promised):
+        names = [f"{output.name} {shape}" for output, shape in zip(artefact.outputs, promised, strict=True)]
+        expected = ", ".join(names) or f"[{target.batch}, …]"
+        message = f"{artefact.name}: the output must be {expected}, got {', '.join(map(str, got))}"
         raise failed("wrong-artefact", message, where=target.runtime)
 
 
-def check_reference(loaded: Loaded, reference: Message, artefact: Artefact, target: Target) -> float:
-    """The numeric gate. -> the largest difference as a share of the largest expected value.
+def check_reference(loaded: LoadedNetwork, reference: Message, artefact: Artefact, target: Target) -> float:
+    """The numeric gate: returns the largest difference as a share of the largest expected value.
 
     The reference is run in pieces of the target's batch size, the last one filled up with its first example.
-    Errors: `numeric-gate`; what `check_outputs` raises
+    Raises: `numeric-gate`; what `check_outputs` raises
     """
     import numpy as np
 
@@ -342,12 +291,3 @@ def check_reference(loaded: Loaded, reference: Message, artefact: Artefact, targ
         hint = "the artefact computes something else than the network; its time does not count"
         raise failed("numeric-gate", message, where=target.runtime, hint=hint)
     return worst
-
-
-def _resident_bytes() -> int:
-    """Memory this process holds now; 0 where the system does not say."""
-    try:
-        with open("/proc/self/statm", encoding="ascii") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError):
-        return 0

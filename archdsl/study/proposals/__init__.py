@@ -1,1 +1,1 @@
-"""Which network to look at next."""
+"""Which network to evaluate next: samplers, candidates, and the model that ranks them."""

@@ -1,5 +1,7 @@
-"""Samplers by name: ours and Optuna's. All chance comes from (study seed, trial number, knob): so a study that was
-stopped and resumed, even in the middle of a proposal, proposes what an uninterrupted one does, and nothing is pickled.
+"""Samplers by name: archdsl's and Optuna's.
+
+All random numbers are seeded by (study seed, trial number, choice). So a study that was stopped and resumed, even in
+the middle of a proposal, proposes what an uninterrupted one does, and nothing is pickled.
 """
 
 from __future__ import annotations
@@ -18,15 +20,16 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from archdsl.errors import Place, Problem, StudyError, at_argument
-from archdsl.spec.words import did_you_mean, joined
+from archdsl.language.text.words import joined
+from archdsl.suggestions import did_you_mean
 
 MOST_TRIALS_FOR_EHVI = 3000
-"""A proposal by surrogate reads all trials, 0.05 s with a thousand; NSGA-II stays at that with ten thousands."""
+"""A proposal by Gaussian process reads all trials, 0.05 s with a thousand; NSGA-II takes that with ten thousands."""
 RANDOM_FIRST = 8
-"""Trials that TPE and GP draw at random before they have anything to learn from."""
+"""Trials that TPE and GP draw at random before their models are fitted."""
 
 EHVI = "ehvi"
-"""Ours (`proposer.py`): proposes whole networks. The entry below draws only where it has nothing to propose."""
+"""archdsl's own (`proposer.py`): proposes whole networks. The entry below draws only where it has none to propose."""
 
 GP = "gp"
 """Optuna's, by a Gaussian process for each objective: needs scipy, and with hundreds of trials seconds a proposal."""
@@ -66,7 +69,7 @@ SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
 def settled(name: str, trials: int, place: Place | None = None) -> tuple[str, str]:
     """(sampler, why) for a name from the space file; `auto` chooses by the number of trials.
 
-    Errors: StudyError for a name that is none, or whose library is not installed
+    Raises: StudyError for a name that is none, or whose library is not installed
     """
     if name in SAMPLERS:
         check_installed(name, place)
@@ -82,24 +85,25 @@ def settled(name: str, trials: int, place: Place | None = None) -> tuple[str, st
 
 
 def check_installed(name: str, place: Place | None = None) -> None:
-    """Errors: StudyError when a library that the sampler needs is not installed"""
+    """Raises: StudyError when a library that the sampler needs is not installed"""
     if name == GP and find_spec("scipy") is None:
         message = f"the sampler `{name}` needs the package scipy, which is not installed"
-        place, hint = place or at_argument("sampler", name), "pip install 'archdsl[gp]', or choose another sampler"
+        place, hint = place or at_argument("sampler", name), "pip install scipy, or choose another sampler"
         raise StudyError(Problem(place, "not-installed", message, hint, "search.sampler"))
 
 
 def given(parameters: Mapping[str, Any], otherwise: BaseSampler) -> BaseSampler:
-    """A sampler that gives a trial these parameters; what is not among them is drawn by another."""
+    """A sampler that gives a trial these parameters, and draws the others by another sampler."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return optuna.samplers.PartialFixedSampler(dict(parameters), otherwise)
 
 
 class Keyed(BaseSampler):
-    """A sampler for one trial. It is made anew for every draw, with a seed that depends on what is drawn alone.
+    """A sampler for one trial. It is created for every draw, with a seed that depends on what is drawn alone.
 
-    Errors: StudyError when a library that it needs is not installed: a worker elsewhere may lack what the study has
+    Args: name: of `SAMPLERS`; seed: the study's; number: the trial's
+    Raises: StudyError when a library that it needs is not installed: a worker elsewhere may lack what the study has
     """
 
     def __init__(self, name: str, seed: int, number: int):

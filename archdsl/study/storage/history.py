@@ -1,4 +1,4 @@
-"""What a study's trials have come to, kept up to date: no step of a search looks at all of them again."""
+"""The trials of a study, read incrementally: no step of a search reads all of them again."""
 
 from __future__ import annotations
 
@@ -6,84 +6,84 @@ from bisect import insort
 from collections.abc import Sequence
 from math import isfinite
 
-from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from archdsl.study.record import PREFIX, Record, read_record
+from archdsl.study.storage.store import StudyStore
 
 
 class History:
-    """The trials of one study. `refresh` takes in what has happened; everything else is from the last refresh.
+    """The trials of one study. `refresh` reads new and changed ones; everything else is as of the last refresh.
 
-    trials: all of them, by number; running: those that somebody works on; waiting: those to be taken up first
-    num_paid: finished trials that cost something; hashes: of the networks that are finished
+    trials: all of them, by number; running: those that a worker has; waiting: those that are asked for first
     """
 
-    def __init__(self, storage: BaseStorage, study_id: int):
-        self._storage, self._study_id = storage, study_id
+    def __init__(self, store: StudyStore):
+        self._store = store
         self._finished: dict[int, Record] = {}
         self._order: list[int] = []
         self._open: set[int] = set()
         self._first: dict[str, int] = {}
-        self._paid_rules: list[str | None] = []
+        self._rules: list[str | None] = []
         self._seconds = self._timed = 0.0
         self.trials: Sequence[FrozenTrial] = ()
         self.running: tuple[FrozenTrial, ...] = ()
         self.waiting: tuple[FrozenTrial, ...] = ()
 
     def refresh(self) -> None:
-        """Take in new and changed trials. Costs no more than the list of trials, and a look at each open one."""
+        """Read new and changed trials: the list of all trials is fetched, and each unfinished one is read."""
         num_seen = len(self.trials)
-        self.trials = self._storage.get_all_trials(self._study_id, deepcopy=False)
+        self.trials = self._store.trials()
         running: list[FrozenTrial] = []
         waiting: list[FrozenTrial] = []
         for number in sorted(self._open.union(range(num_seen, len(self.trials)))):
             trial = self.trials[number]
             if trial.state.is_finished():
                 self._open.discard(number)
-                self._take_in(read_record(trial))
+                self._add(read_record(trial))
                 continue
             self._open.add(number)
             (running if trial.state == TrialState.RUNNING else waiting).append(trial)
         self.running, self.waiting = tuple(running), tuple(waiting)
 
-    def _take_in(self, record: Record) -> None:
+    def _add(self, record: Record) -> None:
         self._finished[record.number] = record
         insort(self._order, record.number)
         if record.hash is not None:
             self._first[record.hash] = min(record.number, self._first.get(record.hash, record.number))
         if not record.cheap:
-            self._paid_rules.append(record.rule if record.state == "failed" else None)
+            self._rules.append(record.rule if record.state == "failed" else None)
             if record.seconds is not None and isfinite(record.seconds):
                 self._seconds, self._timed = self._seconds + record.seconds, self._timed + 1
 
     @property
-    def num_paid(self) -> int:
-        return len(self._paid_rules)
+    def num_evaluated(self) -> int:
+        """Finished trials whose networks were timed or trained."""
+        return len(self._rules)
 
     @property
     def num_distinct(self) -> int:
-        """How many different networks are finished."""
+        """Different networks that are finished."""
         return len(self._first)
 
     @property
     def mean_seconds(self) -> float:
-        """What a network that was paid for took; 0 before there is one."""
+        """Mean duration of the trials that evaluated a network, in seconds; 0 before there is one."""
         return self._seconds / self._timed if self._timed else 0.0
 
     @property
     def common_failure(self) -> str | None:
-        """The rule by which every network that was paid for has failed; None when they did not fail alike."""
-        rules = set(self._paid_rules)
+        """The rule by which every evaluated network has failed; None when they did not all fail by one rule."""
+        rules = set(self._rules)
         return rules.pop() if len(rules) == 1 else None
 
     def first_of(self, hash: str) -> FrozenTrial | None:
-        """The first finished trial of a network."""
+        """The first finished trial of a network; None where there is none. hash: the network's canonical one"""
         number = self._first.get(hash)
         return None if number is None else self.trials[number]
 
     def num_cheap_at_the_end(self) -> int:
-        """How many of the last finished trials in a row cost nothing."""
+        """How many of the last finished trials in a row evaluated nothing (duplicates and infeasible networks)."""
         count = 0
         for number in reversed(self._order):
             if not self._finished[number].cheap:
@@ -96,14 +96,14 @@ class History:
         return self._finished.get(number) or read_record(self.trials[number])
 
     def records(self) -> tuple[Record, ...]:
-        """The records of all trials."""
+        """The records of all trials, by number."""
         return tuple(self.record(number) for number in range(len(self.trials)))
 
     def finished(self) -> tuple[Record, ...]:
-        """The records of those that are finished, by number."""
+        """The records of the finished trials, by number."""
         return tuple(self._finished[number] for number in self._order)
 
 
-def kept(trial: FrozenTrial, key: str) -> object:
-    """What a trial keeps under one of our names; None for nothing."""
+def read_attribute(trial: FrozenTrial, key: str) -> object:
+    """An attribute that archdsl has written to a trial; None where it was not written."""
     return trial.user_attrs.get(PREFIX + key)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
-import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,121 +11,117 @@ import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 
 from archdsl.errors import Place, Problem, StudyError, at_argument
-from archdsl.study.record import PREFIX
+from archdsl.owned import NotOurs, check_own, open_own
 from archdsl.study.storage.journal import GuardedJournal
-from archdsl.study.storage.turns import FileTurns, LocalTurns, PostgresTurns, Turns
+from archdsl.study.storage.journal_records import DamagedJournal, first_damage
+from archdsl.study.storage.locks import FileStudyLock, LocalStudyLock, PostgresStudyLock, StudyLock
+from archdsl.study.storage.store import own_attributes
+from archdsl.study.storage.urls import FORM, check_storage, is_url, masked, without_secrets
 
-_PASSWORD = re.compile(r"(://[^/:@\s]*:)[^\s]*@")
-_PASSWORD_KEY = re.compile(r"([?&](?:\w*password|passwd|pwd)=)[^&\s]*", re.IGNORECASE)
+_ELSEWHERE = "choose another place with --storage or --out"
 _FIRST_BYTES = b'{"op_code":'
 _SQLITE_WAIT_S = 60
 _SETTINGS = "-c synchronous_commit=off -c idle_in_transaction_session_timeout=30000"
-"""PostgreSQL need not wait for the disk at each commit: that of the turn that finishes a trial does. And a worker that
-is halted in the midst of a write must not keep its rows locked for ever."""
+"""PostgreSQL need not wait for the disk at each commit: the one that finishes a trial does (`StudyLock.held`). And a
+worker that is halted in the middle of a write must not keep its rows locked for ever."""
 
 
 def open_storage(url_or_path: str | os.PathLike[str]) -> BaseStorage:
-    """The storage at a path (a journal file, made when it is missing) or at a URL such as `sqlite:///study.db`.
+    """Open the storage at a path (a journal file, created when it is missing) or a URL such as `sqlite:///study.db`.
 
-    Errors: StudyError when the file is not a journal or damaged, or the database cannot be reached. No message holds a
-    password.
+    Raises: StudyError when a text is neither (see `urls.check_storage`), the file is not a journal or damaged, or the
+        database cannot be reached. No message holds a password.
     """
-    text = os.fspath(url_or_path)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return _database(text) if "://" in text else _journal(Path(text))
-
-
-def masked(text: str) -> str:
-    """A text with the passwords of all URLs in it replaced by `***`."""
-    return _PASSWORD_KEY.sub(r"\1***", _PASSWORD.sub(r"\1***@", text))
+    if not isinstance(url_or_path, str):
+        return _journal(Path(url_or_path))
+    check_storage(url_or_path)
+    return _database(url_or_path) if is_url(url_or_path) else _journal(Path(url_or_path))
 
 
 def _journal(path: Path) -> BaseStorage:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _refuse_strangers(path)
-        return JournalStorage(GuardedJournal(path))
+        return _replayed(path)
     except OSError as error:
-        raise _failed(str(path), "cannot-write", f"the study cannot be kept here: {error.strerror or error}") from error
-    except (ValueError, KeyError, AttributeError, TypeError, AssertionError) as error:
-        raise _damaged(path, error) from error
+        raise cannot_keep(error, at_argument("--storage", str(path)), _ELSEWHERE) from error
+
+
+def _replayed(path: Path) -> BaseStorage:
+    """The journal, without lines at its end that cannot be replayed: they are moved to `<file>.torn`."""
+    try:
+        return JournalStorage(GuardedJournal(path))
+    except (DamagedJournal, ValueError, KeyError, AttributeError, TypeError, AssertionError) as error:
+        damage = first_damage(path)
+        if damage is not None and not damage.is_at_the_end:
+            raise damage.error(path) from error
+        journal = GuardedJournal(path)
+        journal.set_aside_what_cannot_be_replayed()
+        return JournalStorage(journal)
+
+
+def cannot_keep(error: OSError, place: Place, hint: str) -> StudyError:
+    """What the file system refuses, as the error of a study. hint: what helps when it is not somebody else's file"""
+    if isinstance(error, NotOurs):
+        return StudyError(Problem(place, "output-folder", str(error), f"move it away, or {_ELSEWHERE}"))
+    message = f"the study cannot be written: {error.strerror or error}"
+    return StudyError(Problem(place, "cannot-write", message, hint))
 
 
 def _refuse_strangers(path: Path) -> None:
     """Raise StudyError for anything that is there but is not a journal."""
+    why = None
     if path.is_symlink():
-        raise _failed(str(path), "output-folder", "this is a link; a study is not written through links")
-    if not path.exists():
-        return
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise _failed(str(path), "output-folder", "this is not a regular file")
-    with open(path, "rb") as file:
-        first = file.readline(1_000_000)
-    if not first.startswith(_FIRST_BYTES[: len(first)]):
-        raise _failed(str(path), "output-folder", "this file exists and is not an Optuna journal")
-
-
-def _damaged(path: Path, error: Exception) -> StudyError:
-    """The error for a journal with a line in the middle that makes no sense: says which."""
-    found = Place(str(path))
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                json.loads(line)
-            except ValueError:
-                found = Place(str(path), number, 1, line.decode(errors="replace").rstrip("\n"))
-                break
-    message = f"the journal is damaged here ({type(error).__name__}: {str(error)[:200]})"
-    hint = "delete the line to lose no more than its record, or start anew with --fresh"
-    return StudyError(Problem(found, "damaged-study", message, hint))
+        why = "this is a link; a study is not written through links"
+    elif path.exists() and not path.is_file():
+        why = "this is not a regular file"
+    elif path.exists():
+        with open(open_own(path), "rb") as file:
+            first = file.readline(1_000_000)
+        if not first.startswith(_FIRST_BYTES[: len(first)]):
+            why = "this file exists and is not an Optuna journal"
+    if why is not None:
+        raise StudyError.at("--storage", str(path), "output-folder", why, _ELSEWHERE)
 
 
 def _database(url: str) -> BaseStorage:
     try:
         return _opened(url)
+    except NotOurs as error:
+        raise cannot_keep(error, at_argument("--storage", masked(url)), _ELSEWHERE) from error
     except Exception as error:  # SQLAlchemy, its drivers and Optuna raise a hundred kinds
-        reason = masked(str(error)).strip().splitlines()
-        hint = "write it like sqlite:///study.db or postgresql://user:password@host/name, or give a path for a journal"
+        reason = without_secrets(str(error), url).strip().splitlines()
+        hint = FORM
         if isinstance(error, ImportError):
             hint = "PostgreSQL needs the `dist` extra: pip install 'archdsl[dist]'"
-        said = _without_password(reason[0] if reason else type(error).__name__, url)
-        raise _failed(masked(url), "storage", f"the storage cannot be opened: {said}", hint) from None
+        message = f"the storage cannot be opened: {reason[0] if reason else type(error).__name__}"
+        raise StudyError.at("--storage", masked(url), "storage", message, hint) from None
 
 
 def _opened(url: str) -> RDBStorage:
-    """The database; its tables are made by one process at a time."""
+    """The database. Its tables are created by one process at a time."""
     if url.startswith("sqlite"):
         waits = {"connect_args": {"timeout": _SQLITE_WAIT_S}}
         path = url.partition(":///")[2].partition("?")[0]
-        making: Turns = FileTurns(Path(f"{path}.turns")) if path and path != ":memory:" else LocalTurns()
-        with making.taken():
+        lock: StudyLock = LocalStudyLock()
+        if path and path != ":memory:":
+            with suppress(FileNotFoundError):
+                check_own(path)  # SQLite would follow a link
+            lock = FileStudyLock(Path(f"{path}.turns"))
+        with lock.held():
             return RDBStorage(url, engine_kwargs=waits)
     for short in ("postgresql://", "postgres://"):
         if url.startswith(short):  # the driver of the `dist` extra, whatever SQLAlchemy's choice is
             url = f"postgresql+psycopg://{url.removeprefix(short)}"
     if not url.startswith("postgresql"):
         return RDBStorage(url)
-    from sqlalchemy import Engine, create_engine
-
-    def make_engine(settings: str) -> Engine:
-        return create_engine(url, pool_size=1, max_overflow=0, connect_args={"options": settings})
-
-    making = PostgresTurns(make_engine, "tables of Optuna")
+    lock = PostgresStudyLock(url, "tables of Optuna")
     try:
-        with making.taken():
+        with lock.held():
             return RDBStorage(url, engine_kwargs={"pool_pre_ping": True, "connect_args": {"options": _SETTINGS}})
     finally:
-        making.close()
-
-
-def _without_password(text: str, url: str) -> str:
-    found = re.search(r"://[^/:@\s]*:([^\s]*)@", url)
-    return text.replace(found[1], "***") if found and found[1] else text
-
-
-def _failed(shown: str, rule: str, message: str, hint: str | None = None) -> StudyError:
-    hint = hint or "choose another place with --storage or --out"
-    return StudyError(Problem(at_argument("--storage", shown), rule, message, hint))
+        lock.close()
 
 
 def forget_study(storage: BaseStorage, name: str) -> None:
@@ -137,10 +131,5 @@ def forget_study(storage: BaseStorage, name: str) -> None:
 
 
 def attributes_of(storage: BaseStorage) -> dict[str, dict[str, Any]]:
-    """What archdsl keeps about each study of a storage, by the study's name: key without our prefix -> plain data."""
-    return {
-        study.study_name: {
-            key.removeprefix(PREFIX): value for key, value in study.user_attrs.items() if key.startswith(PREFIX)
-        }
-        for study in storage.get_all_studies()
-    }
+    """The attributes that archdsl has written to each study of a storage, by the study's name."""
+    return {study.study_name: own_attributes(study.user_attrs) for study in storage.get_all_studies()}

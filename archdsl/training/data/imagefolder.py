@@ -5,78 +5,67 @@ from __future__ import annotations
 import hashlib
 import os
 from importlib.util import find_spec
+from os.path import expanduser
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
-
-from archdsl.errors import Problem, TrainingError, at_argument
-from archdsl.training.data.images import Images, carved
-from archdsl.training.fields import changed_fields
+from archdsl.training.data.decode import decode, open_regular
+from archdsl.training.data.fingerprint import CONTENT, MOST_BYTES
+from archdsl.training.data.images import Images, train_val_split
+from archdsl.training.data.layout import Layout, layout_of
+from archdsl.training.data.source import ImageSource
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from archdsl.training.data import Data
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm")
 
+class ImageFolder(ImageSource):
+    """Class folders `<class>/*.jpg`; classes are numbered in the order of their names.
 
-class ImageFolder(BaseModel):
-    """A folder with `train` and `val`, each with one folder a class; classes are numbered in the order of their names.
-
-    Without `val`, `val_part` of each class of `train` is held out, chosen by digest of the file names.
+    With `train/<class>/`, the first of the folders val, validation, valid and test serves as validation. Without one,
+    or without `train`, `val_part` of each class is held out, chosen by digest of `split_seed` and the file names.
     Training images: a random part of `min_area` to all of the image, at an aspect ratio of 3/4 to 4/3, resized, flipped
     left to right half of the time, and augmented as the recipe says. Validation images: resized so that the shorter
-    side is size / `crop`, then the centre. Both normalised with ImageNet's mean and standard deviation.
+    side is size / `crop`, then the centre. Both normalised with ImageNet's mean and standard deviation. A network of 1,
+    2, 3 or 4 input channels sees grey, grey and alpha, colours, or colours and alpha.
 
     What is no image by its name, and what cannot be decoded, is skipped, named and counted (see `Images`). Names that
     start with a dot are not looked at.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
     type: Literal["imagefolder"] = "imagefolder"
-    path: str = Field(description="the folder that holds `train` and `val`")
-    workers: int = Field(default=2, ge=0, le=256, description="processes that decode images; 0 decodes in this process")
-    min_area: float = Field(
-        default=0.08, gt=0, le=1, description="smallest part of an image that a training crop may be"
-    )
-    crop: float = Field(default=0.875, gt=0, le=1, description="part of the shorter side that validation looks at")
-    val_part: float = Field(
-        default=0.1, gt=0, lt=1, description="part of `train` that is held out if there is no `val`"
-    )
 
-    def text(self) -> str:
-        return f"imagefolder:{self.path}{changed_fields(self, 'path', 'workers')}"
-
-    def open(self, image_size: tuple[int, int] = (224, 224)) -> Data:
+    def open(self, image_size: tuple[int, int] = (224, 224), channels: int = 3) -> Data:
         """List the files.
 
-        Raises TrainingError: missing-library, missing-folder, no-images, classes (train and val do not agree).
+        Raises TrainingError: channels, missing-library, missing-folder, no-images, classes (train and val do not agree)
         """
+        self.check_channels(channels)
         if find_spec("PIL") is None:
             hint = "pip install 'archdsl[train]'"
-            raise _error("missing-library", "reading images needs Pillow, which is not installed", hint, self.path)
-        root, set_aside = Path(self.path).expanduser(), list[str]()
-        train = _list(root / "train", set_aside)
-        if not (root / "val").is_dir():
-            return Folder(self, root, train, None, image_size, set_aside)
-        val = _list(root / "val", set_aside)
-        if extra := sorted(set(val) - set(train)):
-            message = f"`{root / 'val'}` has classes that `train` has not: {', '.join(extra[:5])}"
-            raise _error("classes", message, "every class folder of val must be in train too", self.path)
-        return Folder(self, root, train, val, image_size, set_aside)
+            raise self.error("missing-library", "reading images needs Pillow, which is not installed", hint)
+        root = Path(expanduser(self.path))
+        return Folder(self, root, layout_of(root, self), image_size, channels)
 
 
-class Files:
-    """Reads image files by path."""
+class FileReader:
+    """Reads image files by path. root: the folder that names are relative to"""
+
+    def __init__(self, root: str = "", channels: int = 3, *, exif_orientation: bool = False):
+        self.root, self.channels, self.exif_orientation = root, channels, exif_orientation
 
     def open(self, item: str) -> Image:
-        from PIL import Image
+        with open_regular(item) as file:
+            return decode(file, self.channels, exif_orientation=self.exif_orientation)
 
-        with Image.open(item) as opened:
-            return opened.convert("RGB")
+    def read(self, item: str) -> bytes:
+        with open_regular(item) as file:
+            return file.read(MOST_BYTES)
+
+    def listed(self, item: str) -> tuple[str, int]:
+        return item[len(self.root) :].lstrip(os.sep), os.stat(item).st_size
 
     def name(self, item: str) -> str:
         return item
@@ -85,77 +74,31 @@ class Files:
 class Folder(Images[str]):
     """An opened image folder. `train` and `val` hold (path, label)."""
 
-    def __init__(
-        self,
-        source: ImageFolder,
-        root: Path,
-        train: dict[str, list[str]],
-        val: dict[str, list[str]] | None,
-        image_size: tuple[int, int],
-        set_aside: list[str],
-    ):
-        self.source, classes = source, sorted(train)
+    def __init__(self, source: ImageFolder, root: Path, layout: Layout, image_size: tuple[int, int], channels: int):
+        classes = sorted(layout.train)
         number = {name: index for index, name in enumerate(classes)}
 
-        def items(part: str, files: dict[str, list[str]]) -> list[tuple[str, int]]:
-            return [(str(root / part / name / file), number[name]) for name in sorted(files) for file in files[name]]
+        def items(files: dict[str, list[str]]) -> list[tuple[str, int]]:
+            return [(str(root / file), number[name]) for name in sorted(files) for file in files[name]]
 
-        learnt = items("train", train)
-        judged = items("val", val) if val is not None else []
-        if val is None:
-            names = [os.path.relpath(path, root) for path, _ in learnt]
-            kept, held = carved(learnt, names, source.val_part)
-            learnt, judged = [learnt[place] for place in kept], [learnt[place] for place in held]
-            if not judged:
+        train, said = items(layout.train), "; ".join(["", *layout.said])
+        if layout.val is not None:
+            val = items(layout.val)
+            validation = f"the {len(val)} images in {layout.val_name}/{said}"
+        else:
+            names = [file for name in classes for file in layout.train[name]]
+            kept, held = train_val_split(train, names, source.val_part, source.split_seed)
+            train, val = [train[place] for place in kept], [train[place] for place in held]
+            validation = source.held_out(len(val)) + said
+            if not val:
                 hint = "add a folder `val`, or images"
-                raise _error("no-images", "no class has two images, so none can be held out", hint, source.path)
-        super().__init__(
-            Files(),
-            learnt,
-            judged,
-            classes,
-            image_size,
-            workers=source.workers,
-            min_area=source.min_area,
-            crop=source.crop,
-            set_aside=set_aside,
-        )
+                raise source.error("no-images", "no class has two images, so none can be held out", hint)
+        reader = FileReader(str(root), channels, exif_orientation=source.exif_orientation)
+        super().__init__(source, reader, train, val, classes, image_size, validation, layout.set_aside)
 
     def key(self) -> str:
-        """Fields and a digest of the file names and classes (not of their contents)."""
-        root = Path(self.source.path).expanduser()
+        """Fields, a digest of file names and classes in order, and one of the contents."""
+        root = Path(expanduser(self.source.path))
         names = [f"{os.path.relpath(path, root)} {label}" for path, label in (*self.train, *self.val)]
-        digest = hashlib.sha256("\n".join([*names, f"{len(self.train)} to train on"]).encode()).hexdigest()[:16]
-        fields = f"min_area={self.source.min_area} crop={self.source.crop} size={'x'.join(map(str, self.image_size))}"
-        return f"imagefolder files={digest} {fields}"
-
-
-def _list(folder: Path, set_aside: list[str]) -> dict[str, list[str]]:
-    """Class name -> its image files, sorted. Only names are read; what is no image by its name goes to `set_aside`."""
-    if not folder.is_dir():
-        hint = "the folder must hold train/<class>/*.jpg and val/<class>/*.jpg"
-        raise _error("missing-folder", f"there is no folder `{folder}`", hint, str(folder))
-    found: dict[str, list[str]] = {}
-    with os.scandir(folder) as classes:
-        for entry in sorted(classes, key=lambda each: each.name):
-            if entry.name.startswith("."):
-                continue
-            if not entry.is_dir():
-                set_aside.append(entry.path)
-                continue
-            files = []
-            for file in sorted(os.scandir(entry.path), key=lambda each: each.name):
-                if file.name.lower().endswith(ENDINGS) and not file.is_dir():
-                    files.append(file.name)
-                elif not file.name.startswith("."):
-                    set_aside.append(file.path)
-            if files:
-                found[entry.name] = files
-    if not found:
-        hint = f"each class needs its own folder with images ({', '.join(ENDINGS)})"
-        raise _error("no-images", f"`{folder}` holds no class folder with images", hint, str(folder))
-    return found
-
-
-def _error(rule: str, message: str, hint: str, path: str) -> TrainingError:
-    return TrainingError(Problem(at_argument("--data", f"imagefolder:{path}"), rule, message, hint=hint))
+        digest = hashlib.sha256(os.fsencode("\n".join([*names, f"{len(self.train)} to train on"]))).hexdigest()[:16]
+        return f"imagefolder files={digest} {self.views()}{CONTENT}{self.content.digest}"

@@ -1,15 +1,25 @@
-"""Image files as training data: decoding in worker processes, views, and what becomes of files that cannot be read."""
+"""Image files as training data: decoding in worker processes, and what becomes of files that cannot be read."""
 
 from __future__ import annotations
 
 import logging
+import os
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
+from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from archdsl.errors import ArchError, Place, Problem, TrainingError
+from archdsl.errors import ArchError
+from archdsl.outside_text import printable
+from archdsl.processes.imports import safe_spawn
+from archdsl.training.data.decode import UnknownRange
+from archdsl.training.data.fingerprint import Fingerprint, fingerprint_of
+from archdsl.training.data.source import ImageSource
+from archdsl.training.data.views import CentreView, Look, PlainView, View
+from archdsl.training.failures import training_error
 from archdsl.training.processes import share_of
 
 if TYPE_CHECKING:
@@ -20,8 +30,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MEAN = (0.485, 0.456, 0.406)  # of ImageNet's pixels in [0, 1], per channel: the convention of torchvision and timm
-STD = (0.229, 0.224, 0.225)
 MAX_NAMED = 10  # corrupt files named in the log of one data set; all are counted
 FIRST_NAMED = 3  # files named in a note
 MOST_AT_ONCE = 64  # images that a worker process decodes before it sends them
@@ -30,20 +38,28 @@ Item = TypeVar("Item")
 Item_contra = TypeVar("Item_contra", contravariant=True)
 
 
-class Reader(Protocol[Item_contra]):
+class ImageReader(Protocol[Item_contra]):
     """Finds and decodes one image. Goes to the worker processes, so it is small and can be pickled."""
 
+    @property
+    def channels(self) -> int: ...
+
     def open(self, item: Item_contra) -> Image:
-        """The image in RGB. Raises whatever it likes when there is none."""
+        """The image with so many channels, see `decode`. Raises whatever it likes when there is none."""
+        ...
+
+    def read(self, item: Item_contra) -> bytes:
+        """The bytes of its file. Raises: OSError when there are none"""
+        ...
+
+    def listed(self, item: Item_contra) -> tuple[str, int]:
+        """Its name relative to the data's folder, and its size in bytes, 0 where that is not known without reading."""
         ...
 
     def name(self, item: Item_contra) -> str:
         """How a person finds it again."""
         ...
 
-
-View = Callable[["Image", str], "Tensor"]
-"""A decoded image and the text of a seed -> what the network sees, [3, H, W] float32 normalised."""
 
 Request = tuple[Any, str | None]
 """What a worker is asked for: an item, and the seed of its training view, or None for its validation view."""
@@ -52,7 +68,9 @@ Request = tuple[Any, str | None]
 class Images(ABC, Generic[Item]):
     """Labelled images somewhere, as `Data`.
 
-    train, val: (item, label) each, in a fixed order; set_aside: names of files that are no images, as far as names say
+    train, val: (item, label) each, in a fixed order
+    validation: what serves as validation, for people: `the 40 images in valid/`
+    set_aside:  name of a file that is not used -> why, as the end of a sentence about one file
 
     A file that cannot be decoded is named in the log and counted. In training the next file of the list that can be
     takes its place, with its own label: in class folders that is nearly always one of the same class. So epochs keep
@@ -60,28 +78,24 @@ class Images(ABC, Generic[Item]):
     validation it is left out.
     """
 
-    kind = "images"
-
     def __init__(
         self,
-        reader: Reader[Item],
+        source: ImageSource,
+        reader: ImageReader[Item],
         train: Sequence[tuple[Item, int]],
         val: Sequence[tuple[Item, int]],
         classes: Sequence[str],
         image_size: tuple[int, int],
-        *,
-        workers: int,
-        min_area: float,
-        crop: float,
-        set_aside: Sequence[str] = (),
+        validation: str,
+        set_aside: Mapping[str, str] | None = None,
     ):
-        self.reader, self.train, self.val = reader, list(train), list(val)
+        self.source, self.reader, self.train, self.val = source, reader, list(train), list(val)
         self.classes, self.image_size = list(classes), image_size
         self.num_classes, self.num_train = len(self.classes), len(self.train)
-        self.workers, self.min_area, self.crop = workers, min_area, crop
-        self.set_aside = list(set_aside)
+        self.validation, self.set_aside = validation, dict(set_aside or {})
         self.corrupt: dict[Item, str] = {}
-        self.train_view: View = PlainView(image_size, min_area)
+        self.look = Look(*source.statistics(reader.channels), source.interpolation)
+        self.train_view: View = PlainView(image_size, source.min_area, self.look)
         self._loader: Any = None
 
     @property
@@ -94,24 +108,51 @@ class Images(ABC, Generic[Item]):
         return self.num_val
 
     @property
-    def num_corrupt(self) -> int:
-        """Files that could not be decoded so far."""
-        return len(self.corrupt)
+    def preprocessing(self) -> dict[str, Any]:
+        """How a validation image becomes what the network sees."""
+        look = self.look
+        fields: dict[str, Any] = {"mean": list(look.mean), "std": list(look.std), "size": list(self.image_size)}
+        return {**fields, "crop": self.source.crop, "interpolation": look.interpolation}
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What was skipped, for people: counts and the first few names."""
+        names_by_reason: dict[str, list[str]] = {}
+        for item, error in self.corrupt.items():
+            kind, _, why = error.partition(": ")
+            reason = why if kind == UnknownRange.__name__ else "could not be decoded as an image"
+            names_by_reason.setdefault(reason, []).append(self.reader.name(item))
+        for name, reason in self.set_aside.items():
+            names_by_reason.setdefault(reason, []).append(name)
         found = []
-        for names, what in (
-            ([self.reader.name(item) for item in self.corrupt], "could not be decoded as an image and was skipped"),
-            (self.set_aside, "has no ending of an image file and was skipped"),
-        ):
-            if names:
-                count = "one file" if len(names) == 1 else f"{len(names)} files"
-                words = what if len(names) == 1 else what.replace("was", "were").replace("has", "have")
-                more = "" if len(names) <= FIRST_NAMED else ", …"
-                found.append(f"{count} {words}: {', '.join(sorted(names)[:FIRST_NAMED])}{more}")
+        for reason, names in names_by_reason.items():
+            count = "one file" if len(names) == 1 else f"{len(names)} files"
+            words = f"{reason} and was skipped"
+            if len(names) > 1:
+                words = f"{reason} and were skipped".replace("has ", "have ", 1).replace("is ", "are ", 1)
+            more = "" if len(names) <= FIRST_NAMED else ", …"
+            found.append(f"{count} {words}: {', '.join(map(printable, sorted(names)[:FIRST_NAMED]))}{more}")
         return tuple(found)
+
+    @cached_property
+    def content(self) -> Fingerprint:
+        """Which files these are, whatever is done to them."""
+        items = [*self.train, *self.val]
+        listed_items = [(*self.reader.listed(item), self.classes[label]) for item, label in items]
+        images = [(name, label, size) for name, size, label in listed_items]
+        return fingerprint_of(images, lambda index: self.reader.read(items[index][0]), also=self.told_by)
+
+    def fingerprint(self) -> str:
+        return str(self.content)
+
+    def views(self) -> str:
+        """What is done to the images, for keys."""
+        return self.source.views(self.image_size, self.reader.channels)
+
+    @property
+    def told_by(self) -> str:
+        """What else than its files tells the data from others."""
+        return ""
 
     @abstractmethod
     def key(self) -> str:
@@ -120,7 +161,7 @@ class Images(ABC, Generic[Item]):
     def augmented(self, augmentation: Augmentation) -> Images[Item]:
         from archdsl.training.timm_parts import AugmentedView
 
-        view = AugmentedView(augmentation, self.image_size, self.min_area, MEAN, STD)
+        view = AugmentedView(augmentation, self.image_size, self.source.min_area, *self.look)
         view.prepare()
         other = copy(self)
         other.train_view, other._loader = view, None
@@ -129,44 +170,44 @@ class Images(ABC, Generic[Item]):
     def train_batches(
         self, batch: int, *, seed: int, epoch: int, share: tuple[int, int] = (0, 1)
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        import torch
-
         order = random.Random(f"{seed} {epoch}").sample(range(len(self.train)), len(self.train))
         places = share_of(batch, share)
         wanted = [order[start + place] for start in range(0, len(order) - batch + 1, batch) for place in places]
-        requests: list[Request] = [(self.train[i][0], f"{seed} {epoch} {i}") for i in wanted]
-        pending: list[tuple[Tensor, int]] = []
-        done = 0
-        for views, errors in self._loaded(requests, len(places)):
-            for view, error in zip(views, errors, strict=True):
-                index = wanted[done]
-                done += 1
-                if error is None:
-                    pending.append((view, self.train[index][1]))
-                else:
-                    self._found_corrupt(self.train[index][0], error)
-                    pending.append(self._instead_of(index, f"{seed} {epoch} {index}"))
-            while len(pending) >= len(places):
-                some, pending = pending[: len(places)], pending[len(places) :]
-                yield torch.stack([view for view, _ in some]), torch.tensor([label for _, label in some])
 
-    def val_batches(self, batch: int, *, share: tuple[int, int] = (0, 1)) -> Iterator[tuple[Tensor, Tensor]]:
-        import torch
-
-        ours = self.val[share[0] :: share[1]]
-        pending: list[tuple[Tensor, int]] = []
-        done = 0
-        for views, errors in self._loaded([(item, None) for item, _ in ours], batch):
-            for view, error in zip(views, errors, strict=True):
-                item, label = ours[done]
-                done += 1
+        def labelled() -> Iterator[tuple[Tensor, int]]:
+            requests = [(self.train[index][0], f"{seed} {epoch} {index}") for index in wanted]
+            for index, (view, error) in zip(wanted, self._loaded(requests, len(places)), strict=True):
+                item, label = self.train[index]
                 if error is None:
-                    pending.append((view, label))
+                    yield view, label
                 else:
                     self._found_corrupt(item, error)
-            while len(pending) >= batch or (pending and done == len(ours)):
-                some, pending = pending[:batch], pending[batch:]
-                yield torch.stack([view for view, _ in some]), torch.tensor([label for _, label in some])
+                    yield self._instead_of(index, f"{seed} {epoch} {index}")
+
+        yield from _stacked(labelled(), len(places))
+
+    def val_batches(self, batch: int, *, share: tuple[int, int] = (0, 1)) -> Iterator[tuple[Tensor, Tensor]]:
+        ours = self.val[share[0] :: share[1]]
+
+        def labelled() -> Iterator[tuple[Tensor, int]]:
+            requests = [(item, None) for item, _ in ours]
+            for (item, label), (view, error) in zip(ours, self._loaded(requests, batch), strict=True):
+                if error is None:
+                    yield view, label
+                else:
+                    self._found_corrupt(item, error)
+
+        yield from _stacked(labelled(), batch)
+
+    def sample(self, count: int) -> Tensor:
+        import torch
+
+        num = min(count, len(self.train))
+        other = copy(self)
+        other.source = self.source.model_copy(update={"workers": 0})
+        other.val, other._loader = [self.train[len(self.train) * place // num] for place in range(num)], None
+        images = [batch for batch, _ in other.val_batches(num)]
+        return torch.cat(images) if images else torch.empty(0, self.reader.channels, *self.image_size)
 
     def close(self) -> None:
         """End the worker processes. The next pass starts new ones."""
@@ -177,66 +218,68 @@ class Images(ABC, Generic[Item]):
         for step in range(1, len(self.train)):
             item, label = self.train[(index + step) % len(self.train)]
             if item not in self.corrupt:
-                view, error = _view_of(self.reader, item, seed, self.train_view, self._val_view)
+                view, error = self._decoding[item, seed]
                 if error is None:
                     return view, label
                 self._found_corrupt(item, error)
-        message, name = "not one image of the training set could be read", self.reader.name(self.train[index][0])
-        hint = f"check the {len(self.train)} files, such as {name}"
-        raise TrainingError(Problem(Place("training"), "no-images", message, hint))
+        first = self.train[index][0]
+        message = f"not one image of the training set could be read ({self.corrupt[first]})"
+        hint = f"check the {len(self.train)} files, such as {printable(self.reader.name(first))}"
+        raise training_error("no-images", message, hint=hint)
 
     def _found_corrupt(self, item: Item, error: str) -> None:
         if item in self.corrupt:
             return
         self.corrupt[item] = error
         if len(self.corrupt) <= MAX_NAMED:
-            log.warning("skipped `%s`: it cannot be decoded as an image (%s)", self.reader.name(item), error)
+            name = printable(self.reader.name(item))
+            log.warning("skipped `%s`: it cannot be decoded as an image (%s)", name, printable(error))
         elif len(self.corrupt) == MAX_NAMED + 1:
             log.warning("more corrupt images follow; they are counted, not named")
 
     @property
-    def _val_view(self) -> CentreView:
-        return CentreView(self.image_size, self.crop)
+    def _decoding(self) -> Decoding[Item]:
+        return Decoding(self.reader, self.train_view, CentreView(self.image_size, self.source.crop, self.look))
 
-    def _loaded(self, requests: Sequence[Request], batch: int) -> Iterator[tuple[Tensor, list[str | None]]]:
-        """What was asked for, in that order, some at once: views [n, 3, H, W], and for each why there is none."""
+    def _loaded(self, requests: Sequence[Request], batch: int) -> Iterator[tuple[Tensor, str | None]]:
+        """What was asked for, in that order: a view [C, H, W], or an empty one and why there is none."""
+        decoding = self._decoding
+        if self.source.workers == 0:
+            yield from (decoding[request] for request in requests)
+            return
         at_once = max(1, min(batch, MOST_AT_ONCE))
         chunks = [list(requests[start : start + at_once]) for start in range(0, len(requests), at_once)]
-        decoding = Decoding(self.reader, self.train_view, self._val_view)
-        if self.workers == 0:
-            yield from (collated([decoding[request] for request in chunk]) for chunk in chunks)
-            return
         if self._loader is None:
-            self._loader = _loader(decoding, self.workers)
-        self._loader.batch_sampler.chunks = chunks
-        yield from self._loader
+            self._loader = _loader(decoding, self.source.workers)
+        self._loader.batch_sampler[:] = chunks
+        with safe_spawn():
+            decoded = iter(self._loader)
+        for views, errors in decoded:
+            yield from zip(views, errors, strict=True)
 
 
 class Decoding(Generic[Item]):
     """What a worker process runs: `decoding[request]` is (view, None), or (an empty view, why there is none)."""
 
-    def __init__(self, reader: Reader[Item], train_view: View, val_view: CentreView):
+    def __init__(self, reader: ImageReader[Item], train_view: View, val_view: CentreView):
         self.reader, self.train_view, self.val_view = reader, train_view, val_view
 
     def __getitem__(self, request: Request) -> tuple[Tensor, str | None]:
+        import torch
+
         item, seed = request
-        return _view_of(self.reader, item, seed, self.train_view, self.val_view)
-
-
-class Chunks:
-    """Which requests a loader's workers get; set anew before each pass, while the workers live on."""
-
-    def __init__(self) -> None:
-        self.chunks: list[list[Request]] = []
-
-    def __iter__(self) -> Iterator[list[Request]]:
-        return iter(self.chunks)
-
-    def __len__(self) -> int:
-        return len(self.chunks)
+        try:
+            image = self.reader.open(item)
+        except ArchError:
+            raise
+        except Exception as error:  # whatever PIL's decoders raise: nearly anything, for a file that is damaged
+            empty = torch.zeros(self.reader.channels, *self.val_view.image_size)
+            return empty, f"{type(error).__name__}: {str(error)[:200]}"
+        return (self.train_view(image, seed) if seed is not None else self.val_view(image)), None
 
 
 def collated(decoded: list[tuple[Tensor, str | None]]) -> tuple[Tensor, list[str | None]]:
+    """What a worker decoded at once, as it sends it: views [n, C, H, W], and for each why there is none."""
     import torch
 
     return torch.stack([view for view, _ in decoded]), [error for _, error in decoded]
@@ -259,7 +302,7 @@ def _loader(decoding: Decoding[Any], workers: int) -> Any:
 
     loader: Any = DataLoader(
         decoding,  # type: ignore[arg-type]  # it has no length: requests come from the chunks
-        batch_sampler=Chunks(),
+        batch_sampler=list[list[Request]](),  # of a pass: set anew before each, while the workers live on
         num_workers=workers,
         collate_fn=collated,
         worker_init_fn=quiet_worker,
@@ -270,87 +313,18 @@ def _loader(decoding: Decoding[Any], workers: int) -> Any:
     return loader
 
 
-def _view_of(
-    reader: Reader[Any], item: Any, seed: str | None, train_view: View, val_view: CentreView
-) -> tuple[Tensor, str | None]:
+def _stacked(images: Iterator[tuple[Tensor, int]], batch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images with their labels, `batch` at a time; the last batch may be smaller."""
     import torch
 
-    try:
-        image = reader.open(item)
-    except ArchError:
-        raise
-    except Exception as error:  # whatever PIL's decoders raise: nearly anything, for a file that is damaged
-        height, width = val_view.image_size
-        return torch.zeros(3, height, width), f"{type(error).__name__}: {str(error)[:200]}"
-    return (train_view(image, seed) if seed is not None else val_view(image)), None
+    while some := list(islice(images, batch)):
+        yield torch.stack([view for view, _ in some]), torch.tensor([label for _, label in some])
 
 
-class PlainView:
-    """A random crop, resized to (height, width), flipped half of the time."""
-
-    def __init__(self, image_size: tuple[int, int], min_area: float):
-        self.image_size, self.min_area = image_size, min_area
-
-    def __call__(self, image: Image, seed: str) -> Tensor:
-        return normalised(train_view(image, self.image_size, self.min_area, random.Random(seed)))
-
-
-class CentreView:
-    """The centre of an image, for validation."""
-
-    def __init__(self, image_size: tuple[int, int], crop: float):
-        self.image_size, self.crop = image_size, crop
-
-    def __call__(self, image: Image) -> Tensor:
-        return normalised(val_view(image, self.image_size, self.crop))
-
-
-def train_view(image: Image, image_size: tuple[int, int], min_area: float, draw: random.Random) -> Image:
-    """A random crop, resized to (height, width), flipped half of the time.
-
-    Source: Szegedy et al. 2015, https://arxiv.org/abs/1409.4842, with the aspect ratios of its section on training.
-    """
-    from PIL import Image as pil
-
-    height, width = image_size
-    crop_width, crop_height = image.size
-    for _ in range(10):
-        area = draw.uniform(min_area, 1.0) * image.width * image.height
-        aspect = (3 / 4) ** draw.uniform(-1.0, 1.0)
-        cut_width, cut_height = round((area * aspect) ** 0.5), round((area / aspect) ** 0.5)
-        if 0 < cut_width <= image.width and 0 < cut_height <= image.height:
-            crop_width, crop_height = cut_width, cut_height
-            break
-    left, top = draw.randint(0, image.width - crop_width), draw.randint(0, image.height - crop_height)
-    box = (left, top, left + crop_width, top + crop_height)
-    view = image.resize((width, height), pil.Resampling.BICUBIC, box=box)
-    return view.transpose(pil.Transpose.FLIP_LEFT_RIGHT) if draw.random() < 0.5 else view
-
-
-def val_view(image: Image, image_size: tuple[int, int], crop: float) -> Image:
-    """The centre (height, width) after resizing so that it is `crop` of what is seen along the tighter side."""
-    from PIL import Image as pil
-
-    height, width = image_size
-    scale = min(image.width / width, image.height / height) * crop
-    cut_width, cut_height = width * scale, height * scale
-    left, top = (image.width - cut_width) / 2, (image.height - cut_height) / 2
-    box = (left, top, left + cut_width, top + cut_height)
-    return image.resize((width, height), pil.Resampling.BICUBIC, box=box)
-
-
-def normalised(image: Image) -> Tensor:
-    """PIL image -> [3, H, W] float32 with ImageNet's mean and standard deviation taken out."""
-    import numpy as np
-    import torch
-
-    pixels = np.asarray(image, dtype=np.float32) / 255.0
-    planes = (pixels - np.array(MEAN, np.float32)) / np.array(STD, np.float32)
-    return torch.from_numpy(planes).permute(2, 0, 1)
-
-
-def carved(items: Sequence[tuple[Item, int]], names: Sequence[str], part: float) -> tuple[list[int], list[int]]:
-    """Places of `items` for training and for validation: `part` of each class, chosen by digest of their names.
+def train_val_split(
+    items: Sequence[tuple[Item, int]], names: Sequence[str], part: float, seed: int = 0
+) -> tuple[list[int], list[int]]:
+    """Places of `items` for training and for validation: `part` of each class, chosen by digest of seed and name.
 
     So the same images are held out on every machine, and few change sides when images are added. A class with two or
     more keeps at least one on each side; of a class with a single image, that one is trained on.
@@ -361,8 +335,9 @@ def carved(items: Sequence[tuple[Item, int]], names: Sequence[str], part: float)
     for place, (_, label) in enumerate(items):
         by_class.setdefault(label, []).append(place)
     held: set[int] = set()
+    salt = f"{seed} ".encode() if seed else b""
     for places in by_class.values():
-        ranked = sorted(places, key=lambda place: sha256(names[place].encode()).digest())
+        ranked = sorted(places, key=lambda place: sha256(salt + os.fsencode(names[place])).digest())
         count = min(len(places) - 1, max(1, round(part * len(places))))
         held.update(ranked[:count])
     return [place for place in range(len(items)) if place not in held], sorted(held)

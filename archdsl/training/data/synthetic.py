@@ -6,26 +6,26 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from archdsl.errors import Problem, TrainingError, at_argument
-from archdsl.training.fields import changed_fields
+from archdsl.training.data.source import Source
 from archdsl.training.processes import share_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from archdsl.training.data import Data
 
 GENERATOR = 1
 """Version of the generator: raised whenever the same fields would give other images. Part of the cache key."""
 
+NAMES = ("red", "green", "blue", "yellow", "magenta", "cyan")
 COLOURS = np.array([(1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (1, 0, 1), (0, 1, 1)], dtype=np.float32)
 MAX_BYTES = 2 << 30
 
 
-class SyntheticPairs(BaseModel):
+class SyntheticPairs(Source):
     """One coloured square anywhere in the left half, one of another colour anywhere in the right half, under noise.
 
     The label is the ordered pair (left colour, right colour): colours * (colours - 1) classes, 12 by default.
@@ -48,8 +48,6 @@ class SyntheticPairs(BaseModel):
     Source: our own
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
     type: Literal["synthetic"] = "synthetic"
     num_train: int = Field(default=2048, ge=1, le=1_000_000, description="training images")
     num_val: int = Field(
@@ -67,27 +65,21 @@ class SyntheticPairs(BaseModel):
         """Ordered pairs of different colours."""
         return self.colours * (self.colours - 1)
 
-    @property
-    def ceiling_without_connection(self) -> float:
-        """The best accuracy of a network that never connects the halves: exactly 0.5, see above."""
-        return 0.5
-
-    def text(self) -> str:
-        return f"synthetic{changed_fields(self)}"
-
-    def open(self, image_size: tuple[int, int] = (32, 32)) -> Data:
-        """Draw both sets at (height, width) pixels.
+    def open(self, image_size: tuple[int, int] = (32, 32), channels: int = 3) -> Data:
+        """Draw both sets at (height, width) pixels, with any number of channels: see `palette`.
 
         Raises TrainingError when the width is odd or the sets would take more than 2 GiB.
         """
         height, width = image_size
         edge = self.edge(width)
         if width % 2 or edge > height:
-            raise _does_not_fit(f"the image width must be even and hold the square, but got {height}x{width} px")
-        size_bytes = (self.num_train + self.num_val) * 3 * height * width * 4
+            message = f"the image width must be even and hold the square, but got {height}x{width} px"
+            raise self.error("out-of-range", message, "use 32x32 px, or fewer images")
+        size_bytes = (self.num_train + self.num_val) * channels * height * width * 4
         if size_bytes > MAX_BYTES:
-            raise _does_not_fit(f"the images would take {size_bytes / 2**30:.1f} GiB of memory, more than 2 GiB")
-        return Pairs(self, height, width)
+            message = f"the images would take {size_bytes / 2**30:.1f} GiB of memory, more than 2 GiB"
+            raise self.error("out-of-range", message, "use 32x32 px, or fewer images")
+        return Pairs(self, height, width, channels)
 
     def edge(self, width: int) -> int:
         """Edge of a square in pixels: 8 at a width of 32."""
@@ -95,16 +87,19 @@ class SyntheticPairs(BaseModel):
 
 
 class Pairs:
-    """The images of a `SyntheticPairs`, drawn. Layout: images [N, 3, H, W] float32, labels [N] int64."""
+    """The images of a `SyntheticPairs`, drawn. Layout: images [N, C, H, W] float32, labels [N] int64."""
 
-    def __init__(self, source: SyntheticPairs, height: int, width: int):
+    validation = ""
+
+    def __init__(self, source: SyntheticPairs, height: int, width: int, channels: int = 3):
         import torch
 
+        self.channels = channels
         self.source, self.image_size, self.num_classes = source, (height, width), source.num_classes
         self.num_train, self.num_val, self.num_val_independent = source.num_train, source.num_val, source.num_val // 2
         draws = [np.random.Generator(np.random.PCG64([GENERATOR, source.seed, part])) for part in (0, 1)]
-        train, train_labels = draw_pairs(source, source.num_train, height, width, draws[0])
-        half, half_labels = draw_pairs(source, source.num_val // 2, height, width, draws[1])
+        train, train_labels = draw_pairs(source, source.num_train, height, width, draws[0], channels)
+        half, half_labels = draw_pairs(source, source.num_val // 2, height, width, draws[1], channels)
         val, val_labels = swap_halves(half, half_labels, source.colours)
         self.train = torch.from_numpy(train), torch.from_numpy(train_labels)
         self.val = (
@@ -115,7 +110,20 @@ class Pairs:
     def key(self) -> str:
         height, width = self.image_size
         fields = " ".join(f"{name}={value}" for name, value in sorted(self.source.model_dump().items()))
-        return f"{fields} generator={GENERATOR} size={height}x{width}"
+        channels = f" channels={self.channels}" if self.channels != 3 else ""
+        return f"{fields} generator={GENERATOR} size={height}x{width}{channels}"
+
+    @property
+    def classes(self) -> list[str]:
+        """The colours of each class, left and right."""
+        left, right = colours_of(np.arange(self.num_classes), self.source.colours)
+        return [f"{NAMES[one]} {NAMES[other]}" for one, other in zip(left, right, strict=True)]
+
+    def fingerprint(self) -> str:
+        return ""
+
+    def sample(self, count: int) -> Tensor:
+        return self.train[0][:count].clone()
 
     def train_batches(
         self, batch: int, *, seed: int, epoch: int, share: tuple[int, int] = (0, 1)
@@ -136,38 +144,30 @@ class Pairs:
             yield images[start : start + batch], labels[start : start + batch]
 
 
-def connects_halves(model: nn.Module, pairs: Pairs, *, num_images: int = 64) -> bool:
-    """Whether the network's answer changes when the halves are swapped: if not, its ceiling is 50 %, however trained.
-
-    The other way round it proves only that the order is not lost, not that it will be learnt. Looks at the network in
-    evaluation mode; equal means equal to 1e-4 of the largest logit, some hundred times the rounding error of float32.
-    """
-    import torch
-
-    images, half = pairs.val[0], pairs.num_val // 2
-    was_training = model.training
-    with torch.no_grad():
-        model.eval()
-        plain, swapped = model(images[: min(num_images, half)]), model(images[half:][: min(num_images, half)])
-    model.train(was_training)
-    return bool((plain - swapped).abs().max() > 1e-4 * plain.abs().max())
-
-
 def draw_pairs(
-    source: SyntheticPairs, num: int, height: int, width: int, draw: np.random.Generator
+    source: SyntheticPairs, num: int, height: int, width: int, draw: np.random.Generator, channels: int = 3
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """`num` images [num, 3, height, width] and their labels [num]; classes are balanced to within one image."""
+    """`num` images [num, channels, height, width], their labels [num]; classes are balanced to within one image."""
     edge, half = source.edge(width), width // 2
     labels = draw.permutation(np.arange(num, dtype=np.int64) % source.num_classes)
     left, right = colours_of(labels, source.colours)
     tops = draw.integers(0, height - edge + 1, size=(2, num))
     lefts = draw.integers(0, half - edge + 1, size=(2, num)) + np.array([[0], [half]])
-    images = draw.standard_normal((num, 3, height, width), dtype=np.float32) * np.float32(source.noise)
+    images = draw.standard_normal((num, channels, height, width), dtype=np.float32) * np.float32(source.noise)
+    colours = palette(channels)
     for which, colour in enumerate((left, right)):
         rows = _span(tops[which], edge, height)
         columns = _span(lefts[which], edge, width)
-        images += COLOURS[colour][:, :, None, None] * rows[:, None, :, None] * columns[:, None, None, :]
+        images += colours[colour][:, :, None, None] * rows[:, None, :, None] * columns[:, None, None, :]
     return images, labels
+
+
+def palette(channels: int) -> NDArray[np.float32]:
+    """The colours [6, channels]: below three channels as shades, beyond three with nothing in the others."""
+    if channels < 3:
+        shades = np.arange(1, len(COLOURS) + 1, dtype=np.float32) / len(COLOURS)
+        return np.stack([shades, 1 - shades], axis=1)[:, :channels].astype(np.float32)
+    return np.pad(COLOURS, ((0, 0), (0, channels - 3)))
 
 
 def swap_halves(
@@ -193,8 +193,3 @@ def _span(start: NDArray[np.int64], length: int, total: int) -> NDArray[np.float
     """Rows [N, total]: 1 from `start` on for `length` places, else 0."""
     at = np.arange(total)
     return ((at >= start[:, None]) & (at < start[:, None] + length)).astype(np.float32)
-
-
-def _does_not_fit(message: str) -> TrainingError:
-    place = at_argument("--data", "synthetic")
-    return TrainingError(Problem(place, "out-of-range", message, hint="use 32x32 px, or fewer images"))

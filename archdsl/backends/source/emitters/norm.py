@@ -1,0 +1,33 @@
+"""Norms, and what is left of them at inference, in plain PyTorch."""
+
+from __future__ import annotations
+
+from archdsl.backends.source.text import channels, number, option
+from archdsl.backends.source.writer import Emitter, Expression, Writer
+from archdsl.ir.graph import Node
+from archdsl.ir.op import Op
+from archdsl.ops.norm import Affine, BatchNorm, LayerNorm, TokenAffine, TokenBatchNorm
+
+
+def _layer_norm(w: Writer, node: Node, op: LayerNorm, x: Expression) -> Expression:
+    more = option("eps", op.eps, 1e-5) + ("" if op.affine else ", elementwise_affine=False")
+    return w.module(node, f"nn.LayerNorm({channels(op.dim)}{more})", x)
+
+
+def _batch_norm(w: Writer, node: Node, op: BatchNorm, x: Expression) -> Expression:
+    more = option("eps", op.eps, 1e-5) + option("momentum", op.momentum, 0.1)
+    return w.module(node, f"ChannelBatchNorm({channels(op.dim)}{more})", x)
+
+
+def _token_batch_norm(w: Writer, node: Node, op: TokenBatchNorm, x: Expression) -> Expression:
+    more = option("eps", op.eps, 1e-5) + option("momentum", op.momentum, 0.1)
+    return w.module(node, f"nn.BatchNorm1d({number('num_tokens', op.num_tokens)}{more})", x)
+
+
+EMITTERS: dict[type[Op], Emitter] = {
+    LayerNorm: _layer_norm,
+    BatchNorm: _batch_norm,
+    TokenBatchNorm: _token_batch_norm,
+    Affine: lambda w, node, op, x: w.module(node, f"Affine({channels(op.dim)})", x),
+    TokenAffine: lambda w, node, op, x: w.module(node, f"TokenAffine({number('num_tokens', op.num_tokens)})", x),
+}

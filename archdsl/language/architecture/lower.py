@@ -1,0 +1,91 @@
+"""Spec -> graph: each part writes its nodes under its own path; what a part refuses gets the place in the spec."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from archdsl.errors import Problem, RuleBroken, ShapeError
+from archdsl.ir.graph import Graph, Scope
+from archdsl.ir.order import Planes
+from archdsl.ir.types import TensorType
+from archdsl.language.architecture.from_data import no_classes, wants_classes
+from archdsl.language.architecture.model import Spec, Stage
+from archdsl.language.text.limits import refuse_giant
+from archdsl.parts.flow import Flow
+from archdsl.parts.part import Part
+from archdsl.parts.plugin_code import run_part
+
+
+def lower(spec: Spec, *, regular: bool = False) -> Graph:
+    """The graph of a spec, as the papers draw it: images [B, C, H, W] in, `logits` out. Made once for each spec.
+
+    regular: keep the steps that do nothing in one block but something in another of its kind (a drop path of rate 0,
+        the mask of a window that is not shifted): the same function with more nodes, for the source backend
+
+    Raises: ShapeError with every part that does not fit, each at its place in the spec; SpecError when the network is
+    larger than `archdsl.language.text.limits` allow
+    """
+    if spec._graph is not None and not regular:
+        return spec._graph
+    lowering = _Lowering(spec, regular)
+    height, width = spec.input.size
+    image = TensorType((spec.input.channels, height, width), order=Planes(height, width))
+    flow = Flow(lowering.graph.input("image", image))
+
+    flow = lowering.part("stem", flow, spec.stem, spec.stem.lower)
+    for index, stage in enumerate(spec.stages):
+        flow = lowering.stage(f"stages.{index}", flow, stage)
+    flow = lowering.part("head", flow, spec.head, no_classes if wants_classes(spec) else spec.head.lower)
+    lowering.graph.output("logits", flow.x)
+
+    if lowering.problems:
+        raise ShapeError(sorted(lowering.problems, key=lambda p: (p.place.line, p.place.column)))
+    cost = lowering.graph.cost()
+    refuse_giant(spec, params=cost.params, macs=cost.macs, activation_bytes=cost.bytes_written)
+    if not regular:
+        spec._graph = lowering.graph
+    return lowering.graph
+
+
+class _Lowering:
+    """The graph so far, and what was wrong on the way. After a broken part, lowering goes on with what it was given."""
+
+    def __init__(self, spec: Spec, regular: bool):
+        self.spec, self.graph, self.regular = spec, Graph(spec.name), regular
+        self.problems: list[Problem] = []
+
+    def stage(self, path: str, flow: Flow, stage: Stage) -> Flow:
+        before = flow.x.type.channels
+        if stage.downsample is not None:
+            dim = stage.dim or 2 * before
+            downsample = stage.downsample
+            flow = self.part(f"{path}.downsample", flow, downsample, lambda g, f: downsample.lower(g, f, dim))
+        elif stage.dim not in (None, before):
+            self._problem(
+                f"{path}.dim",
+                RuleBroken(
+                    f"a stage without a downsample keeps its width {before}, but got dim {stage.dim}",
+                    hint=f"add a downsample, or set dim to {before}",
+                ),
+            )
+        for index, block in enumerate(stage.blocks):
+            flow = self.part(f"{path}.blocks.{index}", flow, block, block.lower)
+        return Flow(flow.x, flow.side, (*flow.stages, flow.x))
+
+    def part(self, path: str, flow: Flow, part: Part, lower: Callable[[Scope, Flow], Flow]) -> Flow:
+        what = f"`lower` of the {part.kind} `{part.type_name}`"
+        try:
+            after: object = run_part(type(part), what, lambda: lower(Scope(self.graph, path, self.regular), flow))
+            if not isinstance(after, Flow):
+                message = f"{what} must return a Flow, but returned {type(after).__name__}"
+                raise RuleBroken(message, rule="plugin", hint="end it with `return flow.to(x)`")
+            return after
+        except RuleBroken as broken:
+            self._problem(f"{path}.{broken.field}" if broken.field else path, broken)
+            return flow
+
+    def _problem(self, path: str, broken: RuleBroken) -> None:
+        """Note a broken rule; the same one for several blocks of a stage is one problem."""
+        problem = Problem(self.spec.locate(path), broken.rule, broken.message, broken.hint, path)
+        if all((p.place, p.message) != (problem.place, problem.message) for p in self.problems):
+            self.problems.append(problem)

@@ -1,0 +1,22 @@
+"""The vocabulary of the language: importing this package registers every built-in part."""
+
+from archdsl.parts.families import convnext, swin, vit
+from archdsl.parts.layers import downsamples, heads, stems
+from archdsl.parts.part import Block, Downsample, Head, Part, PartKind, Stem, parts, register
+
+__all__ = [
+    "Block",
+    "Downsample",
+    "Head",
+    "Part",
+    "PartKind",
+    "Stem",
+    "convnext",
+    "downsamples",
+    "heads",
+    "parts",
+    "register",
+    "stems",
+    "swin",
+    "vit",
+]

@@ -1,0 +1,1 @@
+"""What families share: norms, attention and MLP as sublayers, stems, downsamplings, heads."""

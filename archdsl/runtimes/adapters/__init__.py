@@ -1,0 +1,1 @@
+"""One adapter for each runtime, and beside it what reads that runtime's profiler."""

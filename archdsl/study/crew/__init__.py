@@ -1,1 +1,0 @@
-"""The processes that do the work of a study."""
