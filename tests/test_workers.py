@@ -31,7 +31,7 @@ from archdsl.study.config import StudyConfig
 from archdsl.study.storage.opening import attributes_of, open_storage
 from archdsl.study.storage.process_identity import _started_and_state, this_process
 from archdsl.study.storage.store import StudyStore, study_lock
-from archdsl.study.workers.control import request_stop
+from archdsl.study.workers.control import publish_budget, request_stop
 from archdsl.study.workers.local import LocalWorkers, partition_cores
 from archdsl.telemetry.device_lock import device_lock
 
@@ -125,6 +125,38 @@ def test_a_network_that_another_is_at_is_set_aside_and_its_result_taken(tmp_path
     assert records[1].duplicate_of == 0
     assert records[1].values == records[0].values
     assert len(training.seen + other.seen) == len(set(training.seen + other.seen)) == 2
+
+
+def test_a_postponed_trial_is_finished_although_the_budget_is_reached_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = fake_space(SPACE.replace("start: [micro_swin, micro_swin_free]", "start: [micro_swin, micro_swin]"))
+
+    def hook(spec: Spec) -> None:
+        if len(training.seen) == 1:
+            wait_until(lambda: joined._trials.num_postponed == 1)
+
+    training = FakeTraining(hook)
+    leader = fake_campaign(tmp_path, training=training, trials=2, space=space)
+    joined = fake_campaign(tmp_path, trials=2, space=space, joins=True)
+    take = joined._next
+
+    def take_once_the_budget_is_reached(started: float) -> Any:
+        if joined._trials.num_postponed:
+            wait_until(lambda: leader._store.study.get_trials()[0].state.is_finished())
+            publish_budget(leader._store, 1, None)
+        return take(started)
+
+    monkeypatch.setattr(joined, "_next", take_once_the_budget_is_reached)
+
+    def join() -> None:
+        wait_until(lambda: training.seen)
+        joined.run()
+
+    in_threads(leader.run, join)
+    records = leader.records()
+    assert [record.state for record in records[:2]] == ["complete", "complete"]
+    assert records[1].duplicate_of == 0
 
 
 def test_what_is_at_work_counts_against_the_budget(tmp_path: Path) -> None:

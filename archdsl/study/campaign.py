@@ -242,6 +242,7 @@ class Campaign:
                 self._trials.run(found)
                 self._give_up_if_hopeless()
             elif found is not None:
+                self._trials.finish_postponed()  # the last network may have been evaluated since
                 return found
             else:
                 with self._interrupts.interruptible():
