@@ -264,9 +264,10 @@ def test_a_run_that_an_earlier_version_began_is_resumed(tmp_path, capsys):
     for one, other in zip(told["history"], expected["history"], strict=True):  # another CPU rounds sums otherwise
         assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-4)
         assert one["lr"] == other["lr"]
-    found = read_weights(out / "model.safetensors")
-    for name, weight in read_weights(uncut / "model.safetensors").items():
-        np.testing.assert_allclose(found[name], weight, rtol=1e-3, atol=1e-4)
+    spec, images = load(out / "spec.yaml"), torch.randn(16, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    one, other = (build(spec, read_weights(folder / "model.safetensors")).eval() for folder in (out, uncut))
+    with torch.no_grad():  # not the weights: a key's bias has no effect, and AdamW makes steps of its rounding
+        torch.testing.assert_close(one(images), other(images), rtol=1e-2, atol=1e-2)
 
 
 def test_a_state_has_the_fields_that_an_earlier_version_wrote():
