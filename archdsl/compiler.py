@@ -77,7 +77,8 @@ def deploy(
     Args:
         spec: a spec, or the name or path of one
         weights: a state dict by archdsl's names (see `import_weights`); by default the initial weights of `seed`
-        precision: fp32, fp16 or bf16; int8 gives the fp32 network, from which a backend makes int8
+        precision: fp32, fp16 or bf16; a quantized one gives the network that a backend quantizes: int8 the fp32 one,
+            int8-weights and fp8 the fp16 one
         keep: paths of nodes that stay fp32; by default, for fp16, those whose values come near the end of its range
         seed: of the initial weights
     Returns: the graph, and its tensors as NumPy arrays by their names
@@ -174,15 +175,18 @@ def build(
         deploy: the deploy form, for inference alone; it has a state dict of its own and is in eval mode
         precision: of the deploy form: fp32, fp16 or bf16. Inputs and outputs are fp32
         seed: of the initial weights
-    Raises: WeightsError when a tensor is missing or has another shape; BackendError for int8, which is ONNX only
+    Raises: WeightsError when a tensor is missing or has another shape; BackendError for a quantized precision, which is
+        ONNX only
     Example:
         >>> import archdsl, torch
         >>> module = archdsl.build("micro_swin")
         >>> module(torch.zeros(2, 3, 32, 32)).shape
         torch.Size([2, 12])
     """
-    if precision == "int8":
-        message, hint = "int8 is made as ONNX only, not as a PyTorch module", "use export_onnx with images"
+    from archdsl.backends.precision import precision_named
+
+    if precision_named(precision).quantized:
+        message, hint = f"{precision} is made as ONNX only, not as a PyTorch module", "use export_onnx"
         raise BackendError.at("--precision", precision, "wrong-value", message, hint)
     torch_fx = backend("torch")
     module: fx.GraphModule
@@ -216,17 +220,17 @@ def export_onnx(
         path: of the file
         weights: a state dict by archdsl's names (see `import_weights`); by default the initial weights of `seed`
         deploy: the deploy form; else the train form, whose initializers are the state dict
-        precision: of the deploy form: fp32, fp16, bf16 or int8
+        precision: of the deploy form: fp32, fp16, bf16, int8, int8-weights or fp8
         batch: images at once; None leaves the batch axis dynamic (static shapes run faster on most runtimes)
         runtime: `onnxruntime` or `openvino`: writes the deploy form, but for int8, as was measured to be fastest
             there; it runs elsewhere too. By default the plain form that the fusers of all runtimes recognise
         opset: 13 to the newest that onnx knows; ops that it lacks are written in older ones. By default the oldest
             that lacks none: 20, for bf16 22, for the runtime onnxruntime 23
-        images: real images, floats [N, C, H, W], from which int8 takes its ranges
+        images: real images, floats [N, C, H, W], from which int8 and fp8 take their ranges
         seed: of the initial weights
         metadata: further entries of the file's metadata
     Raises: WeightsError when a tensor is missing or has another shape; BackendError for an unknown runtime,
-        opset or precision, a precision other than fp32 in the train form, or int8 without images
+        opset or precision, a precision other than fp32 in the train form, or int8 or fp8 without images
     Example:
         >>> import archdsl, onnx, os, tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -235,6 +239,7 @@ def export_onnx(
         ['Conv', 'Reshape']
     """
     from archdsl.backends.onnx.dialects import DIALECTS, PLAIN
+    from archdsl.backends.precision import precision_named
 
     if runtime is not None and runtime not in DIALECTS:
         message, hint = f"no ONNX dialect was measured for {runtime!r}", f"one of {', '.join(DIALECTS)}, or none"
@@ -247,38 +252,41 @@ def export_onnx(
         "form": "deploy" if deploy else "train",
         "precision": precision,
     }
-    if precision == "int8":
-        if not deploy or images is None:
-            message = "int8 needs the deploy form and real images to take its ranges from"
-            raise BackendError.at("--precision", precision, "missing-key", message, "give images")
-        _export_int8(_deployed(spec, weights, seed=seed), path, images, batch, opset, metadata)
-    elif deploy:
+    if precision_named(precision).calibrated and (not deploy or images is None):
+        message = f"{precision} needs the deploy form and real images to take its ranges from"
+        raise BackendError.at("--precision", precision, "missing-key", message, "give images")
+    if deploy:
         network = _deployed(spec, weights, precision=precision, seed=seed)
-        dialect = DIALECTS[runtime] if runtime else PLAIN
-        onnx.save(network.graph, path, network.weights, opset=opset, batch=batch, dialect=dialect, metadata=metadata)
+        dialect = DIALECTS[runtime] if runtime and precision != "int8" else PLAIN
+        options: dict[str, Any] = {"opset": opset, "batch": batch, "dialect": dialect, "metadata": metadata}
+        if precision_named(precision).quantized:
+            _export_quantized(network, path, precision, images, options)
+        else:
+            onnx.save(network.graph, path, network.weights, **options)
     else:
         _only_deployed(precision)
         onnx.save(compile(spec), path, weights, opset=opset, batch=batch, seed=seed, metadata=metadata)
 
 
-def _export_int8(
-    network: Network,
-    path: str | os.PathLike[str],
-    images: Any,
-    batch: int | None,
-    opset: int | None,
-    metadata: Mapping[str, str],
+def _export_quantized(
+    network: Network, path: str | os.PathLike[str], precision: str, images: Any, options: Mapping[str, Any]
 ) -> None:
+    """Write the network as it is, and from that file the one with quantized linears."""
     import numpy as np
 
-    from archdsl.backends.onnx.int8 import quantize
+    from archdsl.backends.onnx.quantize.fp16_file import quantize_fp8, quantize_weights
+    from archdsl.backends.onnx.quantize.int8 import quantize_int8
 
-    size = batch or 1
-    filled = np.resize(images, (-(-len(images) // size) * size, *images.shape[1:]))  # the last batch repeats images
     with tempfile.TemporaryDirectory(prefix="archdsl-") as folder:
-        fp32 = os.path.join(folder, "fp32.onnx")
-        backend("onnx").save(network.graph, fp32, network.weights, opset=opset, batch=batch, metadata=metadata)
-        quantize(fp32, path, [filled[start : start + size] for start in range(0, len(filled), size)])
+        whole = os.path.join(folder, "whole.onnx")
+        backend("onnx").save(network.graph, whole, network.weights, **options)
+        if precision == "int8-weights":
+            quantize_weights(whole, path)
+            return
+        size = options["batch"] or 1
+        filled = np.resize(images, (-(-len(images) // size) * size, *images.shape[1:]))  # the last batch repeats images
+        batches = [filled[start : start + size] for start in range(0, len(filled), size)]
+        {"int8": quantize_int8, "fp8": quantize_fp8}[precision](whole, path, batches)
 
 
 _deployed = deploy  # under another name where a parameter is called `deploy`

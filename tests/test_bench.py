@@ -68,7 +68,10 @@ def test_skipped_targets_are_shown_under_the_table(capsys: pytest.CaptureFixture
         (["--on", "null,nul"], "a runtime is one of"),
         (["--on", "null:gpu"], "a device is one of cpu, cuda, but got 'gpu'"),
         (["--on", "null", "--device", "tpu"], "a device is one of cpu, cuda, but got 'tpu'"),
-        (["--on", "null", "--precision", "fp32,fp31"], "--precision takes fp32, fp16, bf16, int8, but got 'fp31'"),
+        (
+            ["--on", "null", "--precision", "fp32,fp31"],
+            "--precision takes fp32, fp16, bf16, int8, int8-weights, fp8, but got 'fp31'",
+        ),
         (["--on", "null", "--precision", "int8"], "null knows the precisions fp32, fp16, bf16 on cpu, got 'int8'"),
         (["--on", "null", "--batch", "1,0"], "batch is between 1 and 65536, got 0"),
         (["--on", "null", "--against", "swin"], "--against takes `timm:NAME`"),

@@ -234,6 +234,8 @@ def test_weights_that_are_not_numbers_are_named(micro, tmp_path, capsys):
     [
         ("--emit onnx --precision int8", "int8 takes its ranges from real images"),
         ("--emit pt2 --precision int8", "int8 is made as ONNX only, not as pt2"),
+        ("--emit onnx --precision fp8", "fp8 takes its ranges from real images"),
+        ("--emit pt2 --precision int8-weights", "int8-weights is made as ONNX only, not as pt2"),
         ("--emit onnx --precision fp16 --no-deploy", "the train form is fp32, so fp16 needs the deploy form"),
         ("--emit tensorrt --no-deploy", "an engine is always made from the deploy form"),
         ("--emit source --precision bf16", "--precision is about onnx, pt2, tensorrt"),
@@ -243,6 +245,7 @@ def test_weights_that_are_not_numbers_are_named(micro, tmp_path, capsys):
         ("--emit onnx --opset 12", f"the onnx backend writes opsets 13 to {newest_opset()} here, but got 12"),
         ("--emit onnx --opset 4000", f"the onnx backend writes opsets 13 to {newest_opset()} here, but got 4000"),
         ("--emit onnx --opset 17 --precision bf16", "bf16 convolutions came with 22, but got 17"),
+        ("--emit onnx --opset 18 --precision int8-weights", "their scales came with 19, but got 18"),
         ("--emit onnx --opset new", "'new' is not a valid integer"),
         ("--emit torch --opset 17", "--opset is about onnx, but torch is what is made"),
         ("--emit onnx --engine refit=true", "--engine is about tensorrt, but onnx is what is made"),
@@ -545,6 +548,8 @@ def test_a_model_for_a_runtime_has_its_forms(tmp_path):
         ("--opset 15 --precision fp16", 15),
         ("--opset 17 --for onnxruntime --batch dynamic", 17),
         ("--opset 13 --precision int8 --images images.npy", 13),
+        ("--precision int8-weights --opset 19", 19),
+        ("--precision fp8 --images images.npy", 20),
         ("--opset 18 --precision int8 --images images.npy", 18),
     ],
 )

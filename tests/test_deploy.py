@@ -137,8 +137,10 @@ def test_the_train_form_has_no_other_precision():
 
 
 def test_a_precision_that_does_not_exist_is_refused_by_name():
-    with pytest.raises(BackendError, match="a precision is one of fp32, fp16, bf16, int8, got 'fp8'"):
-        deploy("micro_swin", precision="fp8")
+    with pytest.raises(
+        BackendError, match="a precision is one of fp32, fp16, bf16, int8, int8-weights, fp8, got 'fp4'"
+    ):
+        deploy("micro_swin", precision="fp4")
 
 
 def test_a_tensor_that_is_missing_is_named():

@@ -133,6 +133,8 @@ def answers(state: dict[str, torch.Tensor], data: dict[str, Any]) -> tuple[torch
         ("onnxruntime", "fp16"),
         ("onnxruntime", "int8"),
         ("openvino", "int8"),
+        ("onnxruntime", "int8-weights"),
+        ("onnxruntime", "fp8"),
         ("torch", "fp32"),
         ("torch", "bf16"),
     ],
@@ -152,7 +154,7 @@ def test_a_spec_is_made_for_the_runtime_and_its_answers_are_scored(runtime, prec
     assert (found.runtime, found.precision) == (runtime or "onnxruntime", precision or "fp32")
     output = torch.cat(scored)
     error = float((output - wanted).abs().max() / wanted.abs().max())
-    limits = {"fp32": 1e-5, "fp16": 5e-3, "bf16": 5e-2, "int8": 2e-1}
+    limits = {"fp32": 1e-5, "fp16": 5e-3, "bf16": 5e-2, "int8": 2e-1, "int8-weights": 5e-2, "fp8": 2e-1}
     assert error <= limits[found.precision] and (found.precision == "fp32" or error > 0)
     assert found.accuracy == float((output.argmax(1) == labels).double().mean())
     assert len(set(wanted.argmax(1).tolist())) > 1

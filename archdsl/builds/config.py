@@ -44,7 +44,8 @@ class BuildConfig:
     runtime: which one a deployed ONNX file is for; by default none in particular (see `compiler.export_onnx`)
     opset: of the ONNX file; by default the oldest that has all ops of the network (see `compiler.export_onnx`)
     engine: options of the TensorRT builder (see `backends.trt.options.EngineOptions`)
-    images: real ones, floats [N, C, H, W], to measure parity with and to calibrate int8; by default generated ones
+    images: real ones, floats [N, C, H, W], to measure parity with and to calibrate int8 and fp8; by default generated
+        ones
     images_from: where they come from, in words
     trained_on: what is known of the data that the weights were trained on: `classes`, their names in the order of the
         outputs; `preprocessing`, with `mean` and `std` by channel, `size`, `crop` and `interpolation`, or None for
@@ -109,7 +110,9 @@ def _problems(config: BuildConfig) -> Iterator[Problem]:
     elif config.runtime is not None and "onnx" in config.emit and (not config.deploy or config.precision == "int8"):
         what = "int8" if config.precision == "int8" else "the train form"
         yield _wrong("--for", config.runtime, f"{what} is written in one way for all runtimes", "leave --for out")
-    if config.opset is not None and (wrong := opset_problem(config.opset, bf16=config.precision == "bf16")):
+    precision = PRECISIONS.get(config.precision)
+    needs = {"bf16": config.precision == "bf16", "narrow_in_fp16": precision is not None and precision.narrow_in_fp16}
+    if config.opset is not None and (wrong := opset_problem(config.opset, **needs)):
         yield Problem(at_argument("--opset", str(config.opset)), "out-of-range", *wrong)
     if config.precision != "fp32" and not config.deploy:
         message = f"the train form is fp32, so {config.precision} needs the deploy form"
@@ -117,15 +120,15 @@ def _problems(config: BuildConfig) -> Iterator[Problem]:
     if "tensorrt" in config.emit and not config.deploy:
         message = "an engine is always made from the deploy form"
         yield _wrong("--no-deploy", "tensorrt", message, "leave --no-deploy out, or build the engine on its own")
-    if config.precision == "int8":
+    if precision is not None and precision.quantized:
         others = [kind for kind in ("pt2", "tensorrt") if kind in config.emit]
         for kind in others:
             hint = "use --emit onnx; TensorRT builds an engine of that file"
-            yield _wrong("--emit", kind, f"int8 is made as ONNX only, not as {kind}", hint)
-        if config.images is None and not others:
-            message = "int8 takes its ranges from real images, and there are none"
+            yield _wrong("--emit", kind, f"{precision.name} is made as ONNX only, not as {kind}", hint)
+        if precision.calibrated and config.images is None and not others:
+            message = f"{precision.name} takes its ranges from real images, and there are none"
             hint = "give the data with --data, or an image folder or an .npy file with --images"
-            yield _wrong("--precision", "int8", message, hint)
+            yield _wrong("--precision", precision.name, message, hint)
     if config.images is not None:
         yield from _image_problems(config, config.images)
 

@@ -16,6 +16,7 @@ import torch
 from archdsl.backends import backend
 from archdsl.backends.onnx.dialects import dialect_for
 from archdsl.backends.onnx.run import NoRuntime, answer_of, run_onnx
+from archdsl.backends.precision import precision_named
 from archdsl.builds.artefact import Made, Ready, outputs_of
 from archdsl.compiler import build, deploy, export_onnx
 from archdsl.errors import BackendError
@@ -59,13 +60,14 @@ def _network_in(path: Path) -> torch.nn.Module:
 
 
 def make_onnx(ready: Ready, folder: Path) -> Made:
-    """An ONNX model. int8 takes its ranges from every second image, and is measured on the others."""
+    """An ONNX model. int8 and fp8 take their ranges from every second image, and are measured on the others."""
     config, path = ready.config, folder / "model.onnx"
     calibrating, measured = slice(None), slice(None)
     facts: dict[str, Any] = {"batch": config.batch or "dynamic", "for": config.runtime}
-    if config.precision == "int8" and len(ready.images) > 1:
+    calibrated = precision_named(config.precision).calibrated
+    if calibrated and len(ready.images) > 1:
         calibrating, measured = slice(0, None, 2), slice(1, None, 2)
-    images = ready.images[calibrating] if config.precision == "int8" else None
+    images = ready.images[calibrating] if calibrated else None
     if images is not None:
         facts["calibrated_on"] = len(images)
     form = (config.deploy, config.precision)

@@ -58,7 +58,7 @@ MOST_AT_ONCE = 4096
 @click.option(
     "--images", type=click.Path(path_type=Path), help="Real images to measure and calibrate with: .npy or a folder."
 )
-@click.option("--data", metavar="DATA", help="Also tell accuracies on these data; int8 calibrates with them.")
+@click.option("--data", metavar="DATA", help="Also tell accuracies on these data; int8 and fp8 calibrate with them.")
 @options.overrides
 @options.as_json
 def build(
@@ -94,7 +94,7 @@ def build(
     tensorrt  model.engine, for the NVIDIA GPU of this machine
 
     Each artefact but an engine is run on the same images as the fp32 network; one that answers differently is refused.
-    int8 needs real images: --data, of which it takes some to train on; or --images, an .npy file of floats
+    int8 and fp8 need real images: --data, of which it takes some to train on; or --images, an .npy file of floats
     [N, C, H, W], normalised, or a folder with train/ and val/. --data also tells the accuracy of fp32, and of each onnx
     and pt2, on its validation set; a loss beyond half a point is noted. Foreign weights are imported strictly: every
     tensor is used, or named as unused; what was chosen or adapted is printed on stderr and stands in build.json.

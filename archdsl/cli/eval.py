@@ -61,7 +61,7 @@ def eval(
 
     The network is a spec with --weights, the folder of a training or of a build, or an ONNX file of anybody's. The file
     of a build is run as it is, unless --on or --precision ask for another, which is made from the weights beside it.
-    int8 then takes its ranges from images of the training set.
+    int8 and fp8 then take their ranges from images of the training set.
 
     Top-1 and top-5 on the validation set, each with its 95 % interval. Class names and preprocessing (mean, std, size,
     crop, interpolation) are those of the training, where train.json, build.json or the file's metadata say them, and

@@ -165,10 +165,10 @@ def run_as(subject: NamedNetwork, runtime_name: str | None, precision: str | Non
     if subject.spec is not None and subject.weights is not None:
         wanted = precision or "fp32"
         name = runtime_name or "onnxruntime"
-        if wanted == "int8" and runtime(name).kinds[0] != "onnx":
-            message = f"int8 is made as ONNX only, which {name} does not run"
-            raise ArchError.at("--precision", "int8", "wrong-value", message, "use --on onnxruntime")
-        return RunAs(name, wanted, "fp32" if wanted == "int8" else wanted)
+        if precision_named(wanted).quantized and runtime(name).kinds[0] != "onnx":
+            message = f"{wanted} is made as ONNX only, which {name} does not run"
+            raise ArchError.at("--precision", wanted, "wrong-value", message, "use --on onnxruntime")
+        return RunAs(name, wanted, precision_named(wanted).between)
     there = ", ".join(f"{file.path.name} ({file.precision})" for file in subject.files) or "nothing"
     wishes = " in ".join(wish for wish in (f"on {runtime_name}" if runtime_name else "", precision or "") if wish)
     message = f"of {subject.name} there is {there} to run, and no weights to make it {wishes or 'anew'} from"
@@ -186,7 +186,7 @@ def artefact_for(
 ) -> tuple[Artefact, Target]:
     """What the runtime loads, and how it is told to run it.
 
-    Args: folder: where files are made; images: some to take int8's ranges from, floats [N, C, H, W]
+    Args: folder: where files are made; images: some to take the ranges of int8 and fp8 from, floats [N, C, H, W]
     Raises: SpecError when the runtime does not know the device or the precision; what making the artefact raises
     """
     fields = {"runtime": choice.runtime, "device": device, "threads": threads}
@@ -198,9 +198,11 @@ def artefact_for(
         return Artefact(file.kind, _digest(file.path), subject.image_shape, file.path, name=subject.name), target
     assert subject.spec is not None and subject.weights is not None
     target = Target.parse({**fields, "precision": choice.computed_in, "batch": batch})
-    if choice.precision == "int8":
-        path = folder / "int8.onnx"
-        export_onnx(subject.spec, path, subject.weights, True, "int8", batch=batch, images=images())
+    precision = precision_named(choice.precision)
+    if precision.quantized:
+        path = folder / f"{precision.name}.onnx"
+        calibrating = images() if precision.calibrated else None
+        export_onnx(subject.spec, path, subject.weights, True, precision.name, batch=batch, images=calibrating)
         return Artefact("onnx", identity(subject.spec), subject.image_shape, path, name=subject.name), target
     made = artefact_of(subject.spec, target, folder, subject.weights)
     if made.kind == "spec":

@@ -100,8 +100,8 @@ def evaluate(
         weights: by archdsl's names (see `import_weights`); they win over a folder's
         weights_from: where they come from, in words
         runtime: one of `bench`'s; by default what runs the file that is there, or onnxruntime
-        precision: fp32, fp16, bf16 or int8; by default that of the file, or fp32. A network that is not there in it
-            is made for it from the weights; int8 takes its ranges from images of the training set
+        precision: see `backends.precision`; by default that of the file, or fp32. A network that is not there in it is
+            made for it from the weights; int8 and fp8 take their ranges from images of the training set
         device: `auto` (a GPU where the runtime can use one), `cpu`, `cuda` or `cuda:N`
         batch: images at once, where the file does not say it; by default 64 of at most 64x64 pixels, else 16
         threads: of the runtime on a CPU; by default all cores

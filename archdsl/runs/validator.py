@@ -34,7 +34,7 @@ DECODED_HERE = 256
 """Up to so many images, starting processes that decode takes longer than decoding."""
 
 CALIBRATED_ON = 64
-"""Images from which int8 takes its ranges."""
+"""Images from which int8 and fp8 take their ranges."""
 
 FEW = 8
 """Class names that a message shows."""
@@ -92,7 +92,7 @@ class Validator:
         return getattr(self.data, "preprocessing", None)
 
     def some_to_train_on(self) -> Array:
-        """Images to take int8's ranges from, [N, C, H, W]: of the training set, so that none is validated on later."""
+        """Images to take the ranges of int8 and fp8 from, [N, C, H, W]: none of those that are validated on."""
         found: Array = self.data.sample(CALIBRATED_ON).numpy()
         return found
 

@@ -46,7 +46,7 @@ class OnnxNetwork:
     def name(self) -> str:
         """The path as it was given, with what it was quantised to."""
         shown = printable(str(self.path.parent if self.spec is not None else self.path))
-        return f"{shown} (int8)" if self.precision == "int8" else shown
+        return f"{shown} ({self.precision})" if self._is_quantized else shown
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -90,8 +90,12 @@ class OnnxNetwork:
 
     @cached_property
     def precision(self) -> str:
-        """`int8` where anything is quantized, else the format that most weights have."""
+        """The format of its numbers (see `precision_of`)."""
         return precision_of(self.model)
+
+    @property
+    def _is_quantized(self) -> bool:
+        return precision_named(self.precision).quantized
 
     @cached_property
     def digest(self) -> str:
@@ -153,13 +157,13 @@ class OnnxNetwork:
         if batch not in (None, target.batch):
             message = f"{self.name} is for batches of {batch}, and the target for {target.batch}"
             raise failed("wrong-artefact", message, where=self.name, hint=f"give --batch {batch}")
-        if runtime(target.runtime).typed and self.precision not in ("int8", target.precision):
+        if runtime(target.runtime).typed and self.precision != target.precision and not self._is_quantized:
             message = f"{self.name} is in {self.precision}, and the target in {target.precision}"
             raise failed("wrong-artefact", message, where=self.name, hint=f"give --precision {self.precision}")
 
     @property
     def _is_compared(self) -> bool:
-        return self.spec is not None and self.weights is not None and self.precision != "int8"
+        return self.spec is not None and self.weights is not None and not self._is_quantized
 
     @cached_property
     def _expected(self) -> Reference | None:

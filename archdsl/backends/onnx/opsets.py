@@ -7,6 +7,7 @@ channel. An emitter asks `Emission.knows` for an op that came later, and writes 
     HardSwish             14      x * HardSigmoid(x)
     LayerNormalization    17      mean and variance, in fp32
     ReduceMean's axes     18      an attribute; since then an input
+    fp16 scales, fp8      19      refused
     Gelu                  20      with Erf or Tanh
     bfloat16 convolutions 22      refused
     Attention             23      two products around a softmax
@@ -20,6 +21,7 @@ from typing import Any
 OLDEST = 13
 USUAL = 20
 """The first that has both LayerNormalization and Gelu as single ops, which all runtimes recognise."""
+NARROW_IN_FP16_OLDEST = 19
 BF16_OLDEST = 22
 ATTENTION_OP = 23
 
@@ -31,16 +33,19 @@ def newest_opset() -> int:
     return int(onnx_opset_version())
 
 
-def opset_problem(opset: object, *, bf16: bool = False) -> tuple[str, str] | None:
+def opset_problem(opset: object, *, bf16: bool = False, narrow_in_fp16: bool = False) -> tuple[str, str] | None:
     """What is wrong with an opset, and a way out; None for one that can be written.
 
-    bf16: whether there are bfloat16 values
+    bf16: whether there are bfloat16 values; narrow_in_fp16: whether fp16 values are quantized
     """
-    oldest, newest = BF16_OLDEST if bf16 else OLDEST, newest_opset()
+    oldest, newest, what, why = OLDEST, newest_opset(), "the onnx backend writes opsets", ""
+    if bf16:
+        oldest, what, why = BF16_OLDEST, "bf16 is written in opsets", "bf16 convolutions"
+    elif narrow_in_fp16:
+        oldest, what, why = NARROW_IN_FP16_OLDEST, "narrow formats in fp16 are written in opsets", "their scales"
     if type(opset) is int and oldest <= opset <= newest:
         return None
-    what = "bf16 is written in opsets" if bf16 else "the onnx backend writes opsets"
-    why = f", because bf16 convolutions came with {BF16_OLDEST}" if bf16 else ""
+    why = why and f", because {why} came with {oldest}"
     nearest = newest if isinstance(opset, int) and opset > newest else oldest
     return f"{what} {oldest} to {newest} here{why}, but got {opset!r:.40}", f"use {nearest}"
 

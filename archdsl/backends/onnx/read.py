@@ -22,6 +22,7 @@ _ROUNDED = {
     "ConvInteger",
     "DynamicQuantizeLinear",
 }
+_FP8 = {TensorProto.FLOAT8E4M3FN, TensorProto.FLOAT8E5M2}
 _FORMATS = {TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16"}
 
 
@@ -38,7 +39,7 @@ class OnnxFile:
     batch:       images at once; None where the axis is dynamic
     input_shape: [C, H, W] of an image; None for an axis that is dynamic
     outputs:     of the first output for one image; None where the file does not say it
-    precision:   `int8` where anything is quantized, else the format that most weights have
+    precision:   see `precision_of`
     """
 
     path: Path
@@ -87,9 +88,15 @@ def _shape(value: onnx.ValueInfoProto) -> tuple[int | None, ...] | None:
 
 
 def precision_of(model: onnx.ModelProto) -> str:
-    """`int8` where anything is quantized, else the format that most weights have."""
-    if any(node.op_type in _ROUNDED for node in model.graph.node):
-        return "int8"
+    """`fp8`, `int8-weights` or `int8` where anything is quantized, else the format that most weights have.
+
+    With `int8-weights` nothing is rounded when the model runs: stored int8 tensors are dequantized.
+    """
+    if any(tensor.data_type in _FP8 for tensor in model.graph.initializer):
+        return "fp8"
+    rounded = {node.op_type for node in model.graph.node if node.op_type in _ROUNDED}
+    if rounded:
+        return "int8-weights" if rounded == {"DequantizeLinear"} else "int8"
     numbers: Counter[str] = Counter()
     for tensor in model.graph.initializer:
         if tensor.data_type in (TensorProto.FLOAT, *_FORMATS):

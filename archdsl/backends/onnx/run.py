@@ -7,7 +7,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 
 from archdsl.backends.initial import Array
-from archdsl.backends.onnx.library import import_onnxruntime
+from archdsl.backends.onnx.library import cpu_session, import_onnxruntime
 from archdsl.backends.parity import in_batches
 from archdsl.errors import BackendError
 from archdsl.signal_stack import kept_signal_stack
@@ -60,7 +60,7 @@ def _open_onnxruntime(path: str) -> tuple[Run, int | None]:
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session = cpu_session(path, options)
     (taken,) = session.get_inputs()
     batch = taken.shape[0] if isinstance(taken.shape[0], int) else None
     return lambda images: session.run(None, {taken.name: images})[0], batch

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from archdsl.backends.onnx.library import import_onnxruntime
+from archdsl.backends.onnx.library import cpu_session, import_onnxruntime
 from archdsl.failures import failed
 from archdsl.runtimes.protocol import LoadedNetwork, Profiler, RunConfig, Runtime, library_version
 from archdsl.telemetry.cpu import cpu_name
@@ -74,7 +74,7 @@ class Session:
         change(options)
         chosen = [(self.provider, self.settings)]
         if self.device == "cpu":
-            return onnxruntime.InferenceSession(self.path, options, providers=chosen)
+            return cpu_session(self.path, options, chosen)
         # An op that only the CPU has is an error, not a detour; so is a provider that cannot be set up.
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         try:

@@ -27,13 +27,13 @@ from archdsl.backends.initial import Array
 from archdsl.backends.onnx.file import num_weight_bytes, write
 from archdsl.backends.onnx.library import import_onnxruntime
 from archdsl.backends.onnx.opsets import USUAL
-from archdsl.errors import BackendError
+from archdsl.backends.onnx.quantize.linears import linears, num_axes, quantize_problem, remove_unused_tensors
 
 EXTERNAL_BYTES = 1_000_000_000
 """Above this the quantizer keeps tensors in a second file: protobuf holds 2 GiB, and it holds them twice."""
 
 
-def quantize(
+def quantize_int8(
     model: str | os.PathLike[str],
     path: str | os.PathLike[str],
     batches: Iterable[Array],
@@ -47,11 +47,11 @@ def quantize(
         import_onnxruntime()
         from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     except ImportError as error:
-        raise _problem("missing-library", f"int8 needs {error.name}", "pip install 'archdsl[ort]'") from error
+        raise quantize_problem(
+            "int8", "missing-library", f"int8 needs {error.name}", "pip install 'archdsl[ort]'"
+        ) from error
     given = ir.load(model)
-    linears = _linears(given.graph)
-    if not linears:
-        raise _problem("cannot-build", "the network has no linears inside, so nothing can be int8", "use fp16")
+    names = [node.name for node in linears(given.graph, "int8")]
     reader = _Reader(str(given.graph.inputs[0].name), batches)
     with tempfile.TemporaryDirectory(prefix="archdsl-int8-") as folder:
         made = Path(folder) / "int8.onnx"
@@ -63,7 +63,7 @@ def quantize(
                     reader,
                     quant_format=QuantFormat.QDQ,
                     op_types_to_quantize=["MatMul"],
-                    nodes_to_quantize=linears,
+                    nodes_to_quantize=names,
                     per_channel=True,
                     activation_type=QuantType.QInt8,
                     weight_type=QuantType.QInt8,
@@ -77,38 +77,25 @@ def quantize(
                 )
         except Exception as error:  # the quantizer raises whatever its steps raise
             if reader.asked and reader.count == 0:
-                raise _problem("missing-key", "int8 needs images to calibrate with, got none", "give images") from error
+                raise quantize_problem(
+                    "int8", "missing-key", "int8 needs images to calibrate with, got none", "give images"
+                ) from error
             reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
             opset = given.opset_imports[""]
             hint = (
                 None if reader.asked or opset <= USUAL else f"use --opset {USUAL}: onnxruntime may not know {opset} yet"
             )
-            raise _problem("cannot-build", f"the quantizer failed: {reason}", hint) from error
+            raise quantize_problem("int8", "cannot-build", f"the quantizer failed: {reason}", hint) from error
         quantized = ir.load(made)
         quantized.producer_name, quantized.producer_version = given.producer_name, given.producer_version
         quantized.metadata_props.clear()
         quantized.metadata_props.update(given.metadata_props)
-        _spare_other_readers(quantized.graph, set(linears))
+        _spare_other_readers(quantized.graph, set(names))
         _keep_biases_apart(quantized.graph)
         write(quantized, path)
 
 
-def _linears(graph: ir.Graph) -> list[str]:
-    """The names of the nodes [B, N, C] x [C, D]; by itself the quantizer takes attention's products too."""
-    return [
-        node.name
-        for node in graph
-        if node.op_type == "MatMul" and node.inputs[1].const_value is not None and _axes(node.outputs[0]) > 2
-    ]
-
-
-def _axes(value: ir.Value) -> int:
-    """How many axes a product has: it, or the sum with its bias, says its shape."""
-    known = (x.shape for x in (value, *(reader.outputs[0] for reader, _ in value.uses())) if x.shape is not None)
-    return len(next(known, ()))
-
-
-def _spare_other_readers(graph: ir.Graph, linears: Set[str]) -> None:
+def _spare_other_readers(graph: ir.Graph, names: Set[str]) -> None:
     """Let whatever is no linear read the value itself, where the quantizer gave it the rounded one.
 
     A value that both a linear and a residual sum read would otherwise be int8 all the way through the network.
@@ -118,7 +105,7 @@ def _spare_other_readers(graph: ir.Graph, linears: Set[str]) -> None:
         maker = rounded.producer() if rounded else None
         if maker and maker.op_type == "QuantizeLinear":
             for reader, index in list(node.outputs[0].uses()):
-                if reader.name not in linears:
+                if reader.name not in names:
                     reader.replace_input_with(index, maker.inputs[0])
 
 
@@ -131,14 +118,13 @@ def _keep_biases_apart(graph: ir.Graph) -> None:
         product = node.inputs[0] if node.op_type == "Add" else None
         maker = product.producer() if product else None
         bias = node.inputs[1].const_value if maker and maker.op_type == "MatMul" else None
-        if bias is not None and len(bias.shape) == 1 and _axes(product) > 2:
+        if bias is not None and len(bias.shape) == 1 and num_axes(product) > 2:
             name = f"{node.inputs[1].name}.apart"
             if name not in graph.initializers:
                 tensor = ir.Tensor(bias.numpy()[None, None], name=name)
                 graph.register_initializer(ir.Value(name=name, const_value=tensor))
             node.replace_input_with(1, graph.initializers[name])
-    for name in [name for name, value in graph.initializers.items() if not value.uses()]:
-        del graph.initializers[name]
+    remove_unused_tensors(graph)
 
 
 class _Reader:
@@ -174,7 +160,3 @@ def _silence() -> Iterator[None]:
     finally:
         logging.disable(level)
         logging.root.removeHandler(handler)
-
-
-def _problem(rule: str, message: str, hint: str | None = None) -> BackendError:
-    return BackendError.at("--precision", "int8", rule, message, hint)

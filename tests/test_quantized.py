@@ -1,4 +1,4 @@
-"""int8 on networks that were trained: what it costs, and what is in the file."""
+"""int8, int8-weights and fp8 on networks that were trained: what they cost, and what is in the file."""
 
 import subprocess
 import sys
@@ -14,7 +14,8 @@ from onnx import numpy_helper
 
 import archdsl
 from archdsl.backends.onnx import file as onnx_file
-from archdsl.backends.onnx.int8 import quantize
+from archdsl.backends.onnx.quantize.int8 import quantize_int8
+from archdsl.backends.onnx.read import precision_of
 from archdsl.backends.onnx.run import _by_onnxruntime, _by_openvino
 from archdsl.errors import BackendError
 from archdsl.language import loads
@@ -157,7 +158,7 @@ def test_weights_beside_the_model_are_quantized_too(images, tmp_path, monkeypatc
     archdsl.export_onnx(TINY, tmp_path / "whole.onnx", precision="int8", images=images)
     monkeypatch.setitem(onnx_file.write.__kwdefaults__, "external_bytes", 1000)
     monkeypatch.setattr(onnx_file, "INLINE_BYTES", 200)
-    monkeypatch.setattr("archdsl.backends.onnx.int8.EXTERNAL_BYTES", 1000)
+    monkeypatch.setattr("archdsl.backends.onnx.quantize.int8.EXTERNAL_BYTES", 1000)
     archdsl.export_onnx(TINY, tmp_path / "int8.onnx", precision="int8", images=images)
     (data,) = tmp_path.glob("int8.onnx.*.data")
     assert data.stat().st_size > 1000
@@ -168,9 +169,95 @@ def test_weights_beside_the_model_are_quantized_too(images, tmp_path, monkeypatc
 def test_without_images_it_says_so(tmp_path):
     archdsl.export_onnx(TINY, tmp_path / "fp32.onnx")
     with pytest.raises(BackendError, match="int8 needs images to calibrate with, got none"):
-        quantize(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", [])
+        quantize_int8(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", [])
     with pytest.raises(BackendError, match="the quantizer failed"):
-        quantize(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", [np.zeros((1, 3, 8, 8))])
+        quantize_int8(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", [np.zeros((1, 3, 8, 8))])
     with pytest.raises(BackendError, match="real images"):
         archdsl.export_onnx(TINY, tmp_path / "int8.onnx", precision="int8")
     assert [path.name for path in Path(tmp_path).iterdir()] == ["fp32.onnx"]
+
+
+# --- narrow formats in fp16 files ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("precision", "error", "agreement"), [("int8-weights", 0.05, 0.99), ("fp8", 0.25, 0.96)])
+def test_a_trained_network_answers_nearly_the_same_in_a_narrow_format(trained, tmp_path, precision, error, agreement):
+    weights, images, labels = trained
+    archdsl.export_onnx("micro_swin", tmp_path / "fp16.onnx", weights, precision="fp16", batch=None)
+    archdsl.export_onnx(
+        "micro_swin", tmp_path / "narrow.onnx", weights, precision=precision, images=images[:64], batch=None
+    )
+    full, narrow = (_by_onnxruntime(str(tmp_path / name), images[64:]) for name in ("fp16.onnx", "narrow.onnx"))
+    assert 0 < abs(narrow - full).max() / abs(full).max() < error
+    assert (narrow.argmax(1) == full.argmax(1)).mean() > agreement
+    accuracy = [(answer.argmax(1) == labels[64:]).mean() for answer in (full, narrow)]
+    assert accuracy[1] > accuracy[0] - 0.02
+
+
+@pytest.mark.parametrize("spec", [TINY, TINY_BR], ids=["layer norm", "BR"])
+@pytest.mark.parametrize(("precision", "stored"), [("int8-weights", "INT8"), ("fp8", "FLOAT8E4M3FN")])
+def test_the_linears_inside_are_narrow_and_nothing_else_is(spec, precision, stored, images, tmp_path):
+    path = tmp_path / "narrow.onnx"
+    archdsl.export_onnx(spec, path, precision=precision, images=images)
+    model = onnx.load(path)
+    onnx.checker.check_model(model)
+    assert precision_of(model) == precision
+    kinds = {x.name: onnx.TensorProto.DataType.Name(x.data_type) for x in model.graph.initializer}
+    makers = {node.output[0]: node for node in model.graph.node}
+    narrow, wide = set(), set()
+    for node in model.graph.node:
+        if node.op_type in ("MatMul", "Gemm", "Conv"):
+            maker = makers.get(node.input[1])
+            of = maker.input[0] if maker and maker.op_type == "DequantizeLinear" else node.input[1]
+            (narrow if kinds.get(of) == stored else wide).add(node.name)
+            read = makers.get(node.input[0])
+            assert (read is not None and read.op_type == "DequantizeLinear") == (
+                precision == "fp8" and kinds.get(of) == stored
+            )
+    assert narrow and all("linear" not in name or "head" in name for name in wide)
+    assert all("/MatMul" in name for name in narrow) and not any("attend" in name or "head" in name for name in narrow)
+    tensors = sum(kind == stored for name, kind in kinds.items() if name.endswith(".stored"))
+    assert tensors == len(narrow), "the fp16 weights are gone"
+    left = {name for name, kind in kinds.items() if kind == "FLOAT16" and name.endswith("weight")}
+    assert not any(name in left for name in (f"{each.removesuffix('/MatMul')}.weight" for each in narrow))
+
+
+def test_scales_of_weights_are_by_channel_and_of_zeros_are_one(images, tmp_path):
+    module = archdsl.build(TINY)
+    state = {name: value.clone() for name, value in module.state_dict().items()}
+    (fc2,) = (name for name in state if name.endswith("blocks.0.mlp.fc2.weight") and name.startswith("stages.0"))
+    state[fc2][3] = 0
+    archdsl.export_onnx(TINY, tmp_path / "a.onnx", state, precision="int8-weights")
+    stored = {x.name: numpy_helper.to_array(x) for x in onnx.load(tmp_path / "a.onnx").graph.initializer}
+    scales = {name: value for name, value in stored.items() if name.endswith(".scale")}
+    assert all(scale.shape == stored[name.replace(".scale", ".stored")].shape[1:] for name, scale in scales.items())
+    assert any(
+        (scale == 1).sum() == 1 and (stored[name.replace(".scale", ".stored")][:, scale == 1] == 0).all()
+        for name, scale in scales.items()
+    )
+
+
+def test_fp8_calibrates_on_all_images(images, tmp_path):
+    for scale in (1, 10):
+        given = images.copy()
+        given[-1] *= scale
+        archdsl.export_onnx(TINY, tmp_path / f"{scale}.onnx", precision="fp8", images=given)
+    found = []
+    for scale in (1, 10):
+        model = onnx.load(tmp_path / f"{scale}.onnx")
+        found.append({x.name: float(numpy_helper.to_array(x)) for x in model.graph.initializer if x.dims == []})
+    assert found[0].keys() == found[1].keys() and found[0] != found[1]
+
+
+def test_a_narrow_format_is_refused_where_it_cannot_be(images, tmp_path):
+    with pytest.raises(BackendError, match="fp8 needs the deploy form and real images"):
+        archdsl.export_onnx(TINY, tmp_path / "a", precision="fp8")
+    with pytest.raises(BackendError, match="the train form is fp32, so int8-weights needs the deploy form"):
+        archdsl.export_onnx(TINY, tmp_path / "a", deploy=False, precision="int8-weights")
+    with pytest.raises(BackendError, match="fp8 needs images to calibrate with, got none"):
+        archdsl.export_onnx(TINY, tmp_path / "a", precision="fp8", images=images[:0])
+    with pytest.raises(BackendError, match="fp8 is made as ONNX only, not as a PyTorch module"):
+        archdsl.build(TINY, deploy=True, precision="fp8")
+    with pytest.raises(BackendError, match="narrow formats in fp16 are written in opsets 19 to"):
+        archdsl.export_onnx(TINY, tmp_path / "a", precision="int8-weights", opset=18)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,1 @@
+"""Narrow formats: an ONNX file of a deployed network -> the same file with quantized linears."""
