@@ -182,12 +182,20 @@ def fate(mutant: Mutant, coverage: Coverage, tree: Path, clean: Path) -> str:
             result, failed = run_tests(tree, tests)
             if result == "passed":
                 break
+            if result == "broken" and run_tests(clean, tests[:1])[0] == "broken":
+                raise SystemExit(f"the tests do not even start without a mutant: {tests[0]}")
             if result != "failed" or run_tests(clean, failed)[0] == "passed":
                 return f"killed     {(failed or [result])[0]}"
             tests = [test for test in tests if test not in failed]
         return "survived" if tests else "untested"
     finally:
         place.write_bytes(source)
+
+
+def not_copied(folder: str, names: list[str]) -> set[str]:
+    """What a copy of the tree goes without. ``archdsl/runs`` is code, ``runs`` is what searches leave."""
+    caches = shutil.ignore_patterns(".git", ".venv", ".*_cache", "__pycache__")(folder, names)
+    return caches | ({"runs"} if Path(folder) == ROOT else set())
 
 
 def main() -> None:
@@ -209,9 +217,8 @@ def main() -> None:
     fates: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder:
         trees = [Path(folder, name) for name in ("mutated", "clean")]
-        leave_out = shutil.ignore_patterns(".git", ".venv", ".*_cache", "runs", "__pycache__")
         for tree in trees:
-            shutil.copytree(ROOT, tree, ignore=leave_out)
+            shutil.copytree(ROOT, tree, ignore=not_copied)
         for mutant in drawn:
             found = fate(mutant, coverage, *trees)
             fates[found.split()[0]] += 1
