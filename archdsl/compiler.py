@@ -222,8 +222,8 @@ def export_onnx(
         deploy: the deploy form; else the train form, whose initializers are the state dict
         precision: of the deploy form: fp32, fp16, bf16, int8, int8-weights or fp8
         batch: images at once; None leaves the batch axis dynamic (static shapes run faster on most runtimes)
-        runtime: `onnxruntime` or `openvino`: writes the deploy form, but for int8, as was measured to be fastest
-            there; it runs elsewhere too. By default the plain form that the fusers of all runtimes recognise
+        runtime: `onnxruntime`, `openvino` or `tensorrt-rtx`: writes the deploy form, but for int8, as was measured to
+            be best there; it runs elsewhere too. By default the plain form that the fusers of all runtimes recognise
         opset: 13 to the newest that onnx knows; ops that it lacks are written in older ones. By default the oldest
             that lacks none: 20, for bf16 22, for the runtime onnxruntime 23
         images: real images, floats [N, C, H, W], from which int8 and fp8 take their ranges

@@ -67,12 +67,15 @@ class Windows(MapOrder):
 
     The map is first rolled up and left by `shift`, then padded with zeros below and to the right until the window
     divides it, then cut (the order of steps of timm's SwinTransformerBlock).
+
+    places_first: the first place of all windows, then the second of all, and so on, instead of window by window
     """
 
     identity: ClassVar[str] = "Windows(height, width, window, shift)"
 
     window: tuple[int, int]
     shift: tuple[int, int] = (0, 0)
+    places_first: bool = False
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -108,7 +111,8 @@ class Windows(MapOrder):
     def __str__(self) -> str:
         size = f"{self.window[0]}x{self.window[1]}"
         shift = f", shift {self.shift[0]}x{self.shift[1]}" if self.shifted else ""
-        return f"windows({self.height}x{self.width} by {size}{shift})"
+        places = ", places first" if self.places_first else ""
+        return f"windows({self.height}x{self.width} by {size}{shift}{places})"
 
 
 @dataclass(frozen=True)
@@ -151,9 +155,13 @@ def window_order(height: int, width: int, window: int, *, shift: bool) -> Raster
 
 
 def _places(order: Windows) -> Iterator[tuple[int, int]]:
-    """For each slot its row and column in the padded map: window by window, each window row by row."""
+    """For each slot its row and column in the padded map: window by window, each window row by row, or places first."""
     (down, across), (h, w) = order.grid, order.window
-    return ((i * h + y, j * w + x) for i in range(down) for j in range(across) for y in range(h) for x in range(w))
+    windows = [(i * h, j * w) for i in range(down) for j in range(across)]
+    places = [(y, x) for y in range(h) for x in range(w)]
+    if order.places_first:
+        return ((i + y, j + x) for y, x in places for i, j in windows)
+    return ((i + y, j + x) for i, j in windows for y, x in places)
 
 
 @lru_cache(maxsize=256)

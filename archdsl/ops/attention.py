@@ -140,6 +140,11 @@ def windows_in(x: TensorType) -> int:
     return x.order.num_windows if x.order is not None else 1
 
 
+def places_first(x: TensorType) -> bool:
+    """Whether the tokens of `x` are in windows, with the place in the window outermost."""
+    return isinstance(x.order, Windows) and x.order.places_first
+
+
 @lru_cache(maxsize=64)
 def _rows(window: tuple[int, int]) -> tuple[int, ...]:
     h, w = window

@@ -36,6 +36,25 @@ class LayerNorm(PerChannel):
         return 39 * output.size + 5 * output.tokens
 
 
+@dataclass(frozen=True)
+class LayerNormWithOnes(PerChannel):
+    """A plain layer norm, and channels of ones behind its result: AppendOnes(LayerNorm(x)) as one op.
+
+    Shapes: [..., C] -> [..., C + width]
+    Source: arXiv 1607.06450
+    """
+
+    identity = "LayerNormWithOnes(dim, width, eps)"
+    kind = "norm"
+    fp32_island = True
+
+    width: int
+    eps: float = 1e-5
+
+    def infer(self, *inputs: TensorType) -> TensorType:
+        return super().infer(*inputs).with_channels(self.dim + self.width)
+
+
 def _batch_norm_tensors(num_features: int) -> Mapping[str, ParamSpec]:
     return {
         "weight": ParamSpec((num_features,), ONES),

@@ -1,4 +1,4 @@
-"""Moving and choosing tokens: Reorder, MergeGroups, Slice, extra tokens, positions, pooling."""
+"""Moving and choosing tokens: Reorder, MergeGroups, Slice, extra tokens and channels, positions, pooling."""
 
 from __future__ import annotations
 
@@ -104,6 +104,25 @@ class PrependToken(Op):
 
     def tensors(self) -> Mapping[str, ParamSpec]:
         return {"": ParamSpec((1, 1, self.dim), self.init)}
+
+
+@dataclass(frozen=True)
+class AppendOnes(Op):
+    """Append channels of ones to each token. A linear behind it can hold its bias among its weights.
+
+    Shapes: [N, C] -> [N, C + width]
+    """
+
+    identity = "AppendOnes(width)"
+    onnx_tool_free = True
+    order_rule = "tokenwise"
+
+    width: int
+
+    def infer(self, *inputs: TensorType) -> TensorType:
+        (x,) = inputs
+        need_tokens("AppendOnes", x)
+        return x.with_channels(x.channels + self.width)
 
 
 @dataclass(frozen=True)

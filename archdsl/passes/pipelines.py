@@ -18,7 +18,9 @@ from archdsl.passes.drop_train_only import drop
 from archdsl.passes.fold_constants import fold as fold_constants
 from archdsl.passes.fold_norms import fold as fold_norms
 from archdsl.passes.fold_scales import fold as fold_scales
+from archdsl.passes.multiply_biases import multiply
 from archdsl.passes.pad_hidden import pad
+from archdsl.passes.places_first import turn
 from archdsl.passes.propagate_layouts import propagate
 from archdsl.passes.runner import Pass
 from archdsl.passes.set_precision import in_dtype
@@ -36,6 +38,9 @@ def precision(dtype: DType, keep: Set[str] = frozenset()) -> tuple[Pass, ...]:
     return () if dtype == "f32" else (in_dtype(dtype, keep),)
 
 
-def onnx_dialect(*, split_products: bool, pad_products: bool) -> tuple[Pass, ...]:
+def onnx_dialect(
+    *, split_products: bool, pad_products: bool, biases_multiplied: bool, windows_places_first: bool
+) -> tuple[Pass, ...]:
     """Args: see `backends.onnx.dialects.Dialect`, where the measurements are"""
-    return (split,) * split_products + (pad,) * pad_products
+    wanted = {split: split_products, pad: pad_products, multiply: biases_multiplied, turn: windows_places_first}
+    return tuple(each for each, asked in wanted.items() if asked)

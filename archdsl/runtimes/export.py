@@ -42,22 +42,25 @@ def network_of(
     *,
     precision: str = "fp32",
     dialect: Dialect = PLAIN,
+    batch: int | None = 1,
 ) -> Network:
     """The graph of a spec and its weights.
 
-    Args: form: one of `FORMS`; weights: by default placeholder weights; dialect: whose rewrites are applied last
+    Args: form: one of `FORMS`; weights: by default placeholder weights; dialect: whose rewrites are applied last, for
+        so many images at once
     Raises: BackendError for another form than `deploy` in another precision than fp32
     """
     if form != "deploy" and precision != "fp32":
         message, hint = f"the form {form} is fp32, so {precision} needs the deploy form", "use the deploy form"
         raise BackendError.at("--precision", precision, "wrong-value", message, hint)
     network = FORMS[form](spec, placeholder_weights(lower(spec)) if weights is None else weights, precision)
-    return run_passes(network, dialect.passes)[0]
+    return run_passes(network, dialect.passes(batch))[0]
 
 
 def network_for(spec: Spec, target: Target, form: str = "deploy", weights: Weights | None = None) -> Network:
     """What `target`'s runtime is given to run: `network_of` in its precision, rewritten as is fastest there."""
-    return network_of(spec, form, weights, precision=graph_precision(target), dialect=_dialect(form, target))
+    dialect = _dialect(form, target)
+    return network_of(spec, form, weights, precision=graph_precision(target), dialect=dialect, batch=target.batch)
 
 
 def graph_precision(target: Target) -> str:
@@ -112,7 +115,7 @@ def artefact_of_graph(graph: Graph, target: Target, folder: Path, *, key: str, n
     if kind != "onnx":
         return replace(made, kind=kind)
     network = deploy_graph(graph, placeholder_weights(graph), precision=graph_precision(target))
-    network = run_passes(network, _dialect("deploy", target).passes)[0]
+    network = run_passes(network, _dialect("deploy", target).passes(target.batch))[0]
     return replace(made, kind=kind, path=_write(network, target, folder, key, build))
 
 

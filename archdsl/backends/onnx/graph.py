@@ -83,6 +83,10 @@ class Emission:
             return self.op("ReduceMean", x, axes=list(axes), keepdims=int(keepdims))
         return self.op("ReduceMean", x, self.integers(*axes), keepdims=int(keepdims))
 
+    def sum(self, x: Operand, axis: int) -> ir.Value:
+        """The sum over an axis, which is kept with one place. The axis is an input since opset 13."""
+        return self.op("ReduceSum", x, self.integers(axis), keepdims=1)
+
     def value(self, x: Operand) -> ir.Value:
         """`x` as a value of the graph: numbers become a constant."""
         return x if isinstance(x, ir.Value) else self.constant(x)

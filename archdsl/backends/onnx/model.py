@@ -63,7 +63,7 @@ def emit(
         check_weights(graph, weights)
 
     graph_hash = graph.hash(training=False)
-    network = run_passes(Network(graph, weights), dialect.passes)[0]
+    network = run_passes(Network(graph, weights), dialect.passes(batch))[0]
     graph, weights = network.graph, network.weights
 
     e = Emission(weights, batch, dialect, opset, splits=splits_of(graph))

@@ -39,6 +39,16 @@ def _heads(x: Tensor, heads: int, windows: int) -> Tensor:
     return x.reshape(batch, windows, tokens // windows, heads, channels // heads).transpose(2, 3)
 
 
+def turned(x: Tensor, windows: int, *, windows_last: bool) -> Tensor:
+    """Tokens of windows [B, W * N, C] with the windows outermost, given the places so, or the other way round.
+
+    windows_last: whether `x` has the places outermost
+    """
+    batch, tokens, channels = x.shape
+    outer = (tokens // windows, windows) if windows_last else (windows, tokens // windows)
+    return x.reshape(batch, *outer, channels).transpose(1, 2).flatten(1, 2)
+
+
 def position_bias(table: Tensor, rows: Tensor) -> Tensor:
     """The relative position table [R, H], spread to all pairs of places by `rows` [N, N]: -> [1, H, N, N].
 

@@ -13,8 +13,9 @@ from __future__ import annotations
 import numpy as np
 
 from archdsl.backends.initial import Array
+from archdsl.backends.onnx.emitters.tokens import put_behind
 from archdsl.backends.onnx.graph import Emission, Emitters, Operand
-from archdsl.ops.norm import Affine, BatchNorm, LayerNorm, TokenAffine, TokenBatchNorm
+from archdsl.ops.norm import Affine, BatchNorm, LayerNorm, LayerNormWithOnes, TokenAffine, TokenBatchNorm
 
 
 def _layer_norm(e: Emission, op: LayerNorm, x: Operand) -> Operand:
@@ -43,6 +44,21 @@ def _layer_norm_in_primitives(e: Emission, op: LayerNorm, x: Operand) -> Operand
     return y
 
 
+def _layer_norm_with_ones(e: Emission, op: LayerNormWithOnes, x: Operand) -> Operand:
+    """Over C + width channels from the start, with sums in which the further ones are 0.
+
+    TensorRT makes one kernel of this, but two of a norm and what is put behind its result.
+    """
+    inside = np.concatenate([np.ones(op.dim, np.float32), np.zeros(op.width, np.float32)])
+    by_count, eps = (e.constant(np.array(x, np.float32), name) for x, name in ((1 / op.dim, "share"), (op.eps, "eps")))
+    wide = put_behind(e, x, op.width, 0.0)
+    centred = e.op("Sub", wide, e.op("Mul", e.sum(wide, -1), by_count))
+    centred = e.op("Mul", centred, e.constant(inside, "inside"))
+    variance = e.op("Mul", e.sum(e.op("Mul", centred, centred), -1), by_count)
+    y = e.op("Div", centred, e.op("Sqrt", e.op("Add", variance, eps)))
+    return e.op("Add", y, e.constant(1 - inside, "ones"))
+
+
 def _batch_norm(e: Emission, op: BatchNorm, x: Operand) -> Operand:
     scale, shift = _scale_and_shift(e, op.eps)
     return e.op("Add", e.op("Mul", x, e.constant(scale, "scale")), e.constant(shift, "shift"))
@@ -69,6 +85,7 @@ def _scale_and_shift(e: Emission, eps: float) -> tuple[Array, Array]:
 
 EMITTERS: Emitters = {
     LayerNorm: _layer_norm,
+    LayerNormWithOnes: _layer_norm_with_ones,
     BatchNorm: _batch_norm,
     TokenBatchNorm: _token_batch_norm,
     Affine: lambda e, op, x: e.op("Add", e.op("Mul", x, e.parameter("weight")), e.parameter("bias")),

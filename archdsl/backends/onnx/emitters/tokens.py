@@ -18,11 +18,12 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
+import onnx_ir as ir
 
 from archdsl.backends.initial import Array
 from archdsl.backends.onnx.graph import Emission, Emitters, Operand
 from archdsl.ir.order import Order, Planes, Raster
-from archdsl.ops.tokens import AddPosition, MeanPool, MergeGroups, PrependToken, Reorder, Slice, TakeToken
+from archdsl.ops.tokens import AddPosition, AppendOnes, MeanPool, MergeGroups, PrependToken, Reorder, Slice, TakeToken
 
 # B = batch, N = tokens, C = channels
 
@@ -87,6 +88,13 @@ def _prepend_token(e: Emission, op: PrependToken, x: Operand) -> Operand:
     return e.op("Concat", e.op("Add", nothing, e.parameter()), x, axis=1)
 
 
+def put_behind(e: Emission, x: Operand, width: int, number: float) -> ir.Value:
+    """`x`, the node's only input, with further channels that all hold `number`."""
+    axes = 2 if e.has_rows(e.node.type) else e.lead + len(e.node.type.shape)
+    pads = e.integers(*[0] * axes, *[0] * (axes - 1), width, name="pads")
+    return e.op("Pad", x, pads, e.constant(np.array(number), "number"))
+
+
 def _take_token(e: Emission, op: TakeToken, x: Operand) -> Operand:
     return e.op("Gather", x, e.constant(np.array(op.position, np.int64), "position"), axis=e.lead)
 
@@ -101,6 +109,7 @@ EMITTERS: Emitters = {
     MergeGroups: lambda e, op, x: e.reshape(x, *e.node.type.shape),
     Slice: _slice,
     PrependToken: _prepend_token,
+    AppendOnes: lambda e, op, x: put_behind(e, x, op.width, 1.0),
     AddPosition: lambda e, op, x: e.op("Add", x, e.parameter()),
     TakeToken: _take_token,
     MeanPool: _mean_pool,

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from archdsl.backends.emitters import no_emitter
 from archdsl.backends.source.text import late, number
 from archdsl.backends.source.writer import Emitter, Expression, Writer, start
 from archdsl.ir.graph import Node
 from archdsl.ir.op import Op
-from archdsl.ops.attention import Attention, RelativePositionBias, ShiftMask
+from archdsl.ops.attention import Attention, RelativePositionBias, ShiftMask, places_first
 
 
 def _attention(w: Writer, node: Node, op: Attention, q: Expression, k: Expression, *v_bias: Expression) -> Expression:
+    if places_first(node.type):
+        raise no_emitter("source", node)  # a form for deploying; source files hold the train form
     scale = op.scale * (node.inputs[0].type.channels // op.heads) ** 0.5  # `attend` divides by sqrt(d)
     q = q if abs(scale - 1) < 1e-12 else Expression(f"{q.atom} * {late('scale', scale)}", q.depth, infix=True)
     v, *bias = v_bias

@@ -10,7 +10,7 @@ from archdsl.backends.source.writer import Emitter, Expression, Writer, start
 from archdsl.ir.graph import Node
 from archdsl.ir.op import Op
 from archdsl.ir.order import Groups2x2, Order, Planes, Raster, Windows
-from archdsl.ops.tokens import AddPosition, MeanPool, MergeGroups, PrependToken, Reorder, Slice, TakeToken
+from archdsl.ops.tokens import AddPosition, AppendOnes, MeanPool, MergeGroups, PrependToken, Reorder, Slice, TakeToken
 
 
 def _reorder(w: Writer, node: Node, op: Reorder, x: Expression) -> Expression:
@@ -79,6 +79,10 @@ def _prepend(w: Writer, node: Node, op: PrependToken, x: Expression) -> Expressi
     return w.call("prepend", token, x)
 
 
+def _append_ones(w: Writer, node: Node, op: AppendOnes, x: Expression) -> Expression:
+    return w.call("functional.pad", x, more=f", (0, {op.width}), value=1.0")
+
+
 def _add_position(w: Writer, node: Node, op: AddPosition, x: Expression) -> Expression:
     shape = f"1, {number('num_tokens', op.num_tokens)}, {channels(op.dim)}"
     return Expression(f"{x.text} + {w.parameter(node, start(op.init, shape))}", x.depth, infix=True)
@@ -98,6 +102,7 @@ EMITTERS: dict[type[Op], Emitter] = {
     MergeGroups: _merge_groups,
     Slice: _slice,
     PrependToken: _prepend,
+    AppendOnes: _append_ones,
     AddPosition: _add_position,
     TakeToken: _take_token,
     MeanPool: _mean_pool,

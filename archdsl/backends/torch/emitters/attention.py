@@ -8,19 +8,18 @@ from torch import fx
 from archdsl.backends.torch import ops as torch_ops
 from archdsl.backends.torch.builder import Emitters, ModuleBuilder, op_of
 from archdsl.ir.graph import Node
-from archdsl.ops.attention import Attention, RelativePositionBias, ShiftMask, windows_in
+from archdsl.ops.attention import Attention, RelativePositionBias, ShiftMask, places_first, windows_in
 
 
 def _attention(b: ModuleBuilder, node: Node, args: list[fx.Node]) -> fx.Node:
     op, (q, k, v, *bias) = op_of(node, Attention), args
-    return b.call(
-        node,
-        torch_ops.attend,
-        *(q, k, v, bias[0] if bias else None),
-        heads=op.heads,
-        windows=windows_in(node.inputs[0].type),
-        scale=op.scale,
+    windows, turned = windows_in(node.inputs[0].type), places_first(node.type)
+    if turned:
+        q, k, v = (b.call(node, torch_ops.turned, x, windows, windows_last=True) for x in (q, k, v))
+    mixed = b.call(
+        node, torch_ops.attend, *(q, k, v, bias[0] if bias else None), heads=op.heads, windows=windows, scale=op.scale
     )
+    return b.call(node, torch_ops.turned, mixed, windows, windows_last=False) if turned else mixed
 
 
 def _position_bias(b: ModuleBuilder, node: Node, args: list[fx.Node]) -> fx.Node:

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import torch
 from torch import fx, nn
+from torch.nn import functional
 
 from archdsl.backends.torch import ops as torch_ops
 from archdsl.backends.torch.builder import Emitters, ModuleBuilder, op_of
 from archdsl.ir.graph import Node
-from archdsl.ops.norm import Affine, BatchNorm, LayerNorm, TokenAffine, TokenBatchNorm
+from archdsl.ops.norm import Affine, BatchNorm, LayerNorm, LayerNormWithOnes, TokenAffine, TokenBatchNorm
 
 
 def _layer_norm(b: ModuleBuilder, node: Node, args: list[fx.Node]) -> fx.Node:
     op = op_of(node, LayerNorm)
     return b.module(node, nn.LayerNorm(op.dim, op.eps, elementwise_affine=op.affine), *args)
+
+
+def _layer_norm_with_ones(b: ModuleBuilder, node: Node, args: list[fx.Node]) -> fx.Node:
+    op = op_of(node, LayerNormWithOnes)
+    plain = b.call(node, functional.layer_norm, *args, (op.dim,), eps=op.eps)
+    return b.call(node, functional.pad, plain, (0, op.width), value=1.0)
 
 
 def _batch_norm(b: ModuleBuilder, node: Node, args: list[fx.Node]) -> fx.Node:
@@ -35,6 +42,7 @@ def _affine(b: ModuleBuilder, node: Node, args: list[fx.Node]) -> fx.Node:
 
 EMITTERS: Emitters = {
     LayerNorm: _layer_norm,
+    LayerNormWithOnes: _layer_norm_with_ones,
     BatchNorm: _batch_norm,
     TokenBatchNorm: _token_batch_norm,
     Affine: _affine,

@@ -6,12 +6,13 @@ import operator
 
 import torch
 from torch import fx
+from torch.nn import functional
 
 from archdsl.backends.torch import ops as torch_ops
 from archdsl.backends.torch.builder import Emitters, ModuleBuilder, op_of
 from archdsl.ir.graph import Node
 from archdsl.ir.order import Order, Planes
-from archdsl.ops.tokens import AddPosition, MeanPool, MergeGroups, PrependToken, Reorder, Slice, TakeToken
+from archdsl.ops.tokens import AddPosition, AppendOnes, MeanPool, MergeGroups, PrependToken, Reorder, Slice, TakeToken
 
 
 def _reorder(b: ModuleBuilder, node: Node, args: list[fx.Node]) -> fx.Node:
@@ -67,6 +68,9 @@ EMITTERS: Emitters = {
     MergeGroups: lambda b, node, args: b.call(node, torch.reshape, *args, (-1, *node.type.shape)),
     Slice: _slice,
     PrependToken: lambda b, node, args: b.call(node, torch_ops.prepend, b.parameter(node), *args),
+    AppendOnes: lambda b, node, args: b.call(
+        node, functional.pad, *args, (0, op_of(node, AppendOnes).width), value=1.0
+    ),
     AddPosition: lambda b, node, args: b.call(node, operator.add, *args, b.parameter(node)),
     TakeToken: _take_token,
     MeanPool: _mean_pool,
