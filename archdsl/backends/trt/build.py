@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from archdsl.backends.trt import api as api
 from archdsl.backends.trt.cache import cache_file, shared_timings
@@ -25,6 +26,7 @@ def build_plan(
         raise _unparsed(parser, log)
     config = builder.create_builder_config()
     _configure(trt, config, options)
+    _name_capabilities(trt, config, options.capabilities)
     for profile in _profiles(builder, network, options):
         if config.add_optimization_profile(profile) < 0:
             raise gave_up("took the batch sizes", log)
@@ -56,6 +58,26 @@ def _configure(trt: TensorRT, config: api.IBuilderConfig, options: EngineOptions
         config.set_flag(flags.STRIP_PLAN)
         if not options.refit:
             config.set_flag(flags.REFIT_IDENTICAL)
+
+
+def built_for(trt: TensorRT) -> dict[str, Any]:
+    """The compute capabilities that TensorRT for RTX builds for, as `sm86`, and what it calls them."""
+    known = trt.ComputeCapability  # type: ignore[attr-defined]  # TensorRT has none
+    names = sorted((name for name in dir(known) if name.startswith("SM")), key=lambda name: int(name[2:]))
+    return {name.lower(): getattr(known, name) for name in names}
+
+
+def _name_capabilities(trt: TensorRT, config: Any, capabilities: tuple[str, ...]) -> None:
+    """Which GPUs the engine is for. Errors: BackendError for one that this release does not build for"""
+    if not capabilities:
+        return
+    known = built_for(trt)
+    known["current"] = trt.ComputeCapability.CURRENT  # type: ignore[attr-defined]
+    config.num_compute_capabilities = len(capabilities)
+    for index, name in enumerate(capabilities):
+        if name not in known or not config.set_compute_capability(known[name], index):
+            message = f"TensorRT for RTX {trt.__version__} does not build for {name}, but for {', '.join(known)}"
+            raise failure("wrong-value", message, at=name)
 
 
 def _profiles(
