@@ -94,12 +94,12 @@ class Dims(Protocol):
 
 
 class ITensor(Protocol):
-    """A tensor of a network."""
+    """A tensor of a network. The shape of an input can be set."""
+
+    shape: Dims
 
     @property
     def name(self) -> str: ...
-    @property
-    def shape(self) -> Dims: ...
 
 
 class INetworkDefinition(Protocol):

@@ -14,9 +14,11 @@ from archdsl.errors import BackendError, Problem, at_argument
 
 
 def build_plan(
-    trt: TensorRT, builder: api.Builder, model: bytes | Path, options: EngineOptions, gpu: str, log: Log
+    trt: TensorRT, builder: api.Builder, model: bytes | Path, options: EngineOptions, gpu: str, log: Log, *, fixed: bool
 ) -> bytes:
-    """The plan of a model. Errors: BackendError as `engine.build_engine` says; anything the bindings raise"""
+    """The plan of a model. fixed: a dynamic batch becomes the only size in `options.batches`.
+
+    Errors: BackendError as `engine.build_engine` says; anything the bindings raise"""
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     if network is None:
         raise gave_up("made a network", log)
@@ -24,6 +26,8 @@ def build_plan(
     parsed = parser.parse_from_file(str(model)) if isinstance(model, Path) else parser.parse(model)
     if not parsed:
         raise _unparsed(parser, log)
+    if fixed:
+        _fix_batch(network, options)
     config = builder.create_builder_config()
     _configure(trt, config, options)
     _name_capabilities(trt, config, options.capabilities)
@@ -38,6 +42,16 @@ def build_plan(
     plan = api.copied(memory)
     del parser
     return plan
+
+
+def _fix_batch(network: api.INetworkDefinition, options: EngineOptions) -> None:
+    """Give a dynamic batch the one size that it is built for: shapes are known, and kernels need compute none."""
+    if not options.batches or options.one_batch is None:
+        return
+    for tensor in map(network.get_input, range(network.num_inputs)):
+        shape = [tensor.shape[i] for i in range(len(tensor.shape))]
+        if shape[:1] == [-1]:
+            tensor.shape = (options.one_batch, *shape[1:])
 
 
 def _configure(trt: TensorRT, config: api.IBuilderConfig, options: EngineOptions) -> None:

@@ -214,7 +214,7 @@ def build_engine(
     gpu = (", ".join(options.capabilities) or BUILDERS_CHOICE) if product.ahead_of_time else gpu_name() or NO_GPU_NAME
     start = time.perf_counter()
     with guarded("built the engine", log):
-        plan = build_plan(trt, builder, model, options, gpu, log)
+        plan = build_plan(trt, builder, model, options, gpu, log, fixed=product.ahead_of_time)
     build_s = time.perf_counter() - start
     onnx_sha256 = hashlib.sha256(data).hexdigest()
     if product.ahead_of_time:

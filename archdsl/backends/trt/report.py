@@ -168,7 +168,7 @@ def kind_of(name: str, type_: str, tactic: str = "") -> str:
         return "attention"
     if "ForeignNode[" in name:
         return "region"
-    if words := _words(name):
+    if words := generated_from(name):
         if all(word.startswith("Cas") for word in words):
             return "cast"
         if all(word in _MOVES or word in _SHORT_MOVES for word in words):
@@ -178,10 +178,15 @@ def kind_of(name: str, type_: str, tactic: str = "") -> str:
     return next((kind for kind, pattern in _KINDS if re.search(pattern, type_, re.IGNORECASE)), "other")
 
 
-def _words(name: str) -> list[str]:
+def generated_from(name: str) -> list[str]:
     """`__myl_TranReshMove_myl3_4` -> Tran, Resh, Move: the ops in a kernel that TensorRT generated."""
     match = _MYELIN.match(name)
     return _WORD.findall(match[1]) if match else []
+
+
+def only_moves(words: Sequence[str]) -> bool:
+    """Whether ops, as `generated_from` abbreviates them, move, copy or convert numbers and compute none."""
+    return bool(words) and all(word in (*_MOVES, "Cast", "Repl") or word in _SHORT_MOVES for word in words)
 
 
 def _verdict(core: AttentionCore, layers: Sequence[Layer]) -> str:
