@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -239,3 +241,23 @@ def test_depthwise_convolutions_and_fp32_are_plain_arithmetic():
 def test_the_first_gpu_of_a_capability_stands_for_it():
     assert find_gpu("sm86").figures is find_gpu("rtx3080").figures
     assert find_gpu("sm121").figures is None
+
+
+# ---- the table of many engines
+
+
+def test_the_benchmark_of_engines_goes_on_where_it_was_interrupted(tmp_path, monkeypatch, capsys):
+    script = Path(__file__).parents[1] / "benchmarks" / "tensorrt_engines.py"
+    out = tmp_path / "engines.jsonl"
+
+    def table(*words: str) -> list[str]:
+        monkeypatch.setattr(sys, "argv", [str(script), *words, "--out", str(out)])
+        runpy.run_path(str(script), run_name="__main__")
+        return capsys.readouterr().out.splitlines()
+
+    assert table("micro_swin", "--gpu", "sm86")[0] == "micro_swin sm86 batch 1: 52"
+    out.write_text(out.read_text() + '{"network": "cut sho')  # as an interruption leaves it
+    again = table("micro_swin", "--gpu", "sm86,sm120")
+    assert again[0].startswith("micro_swin sm120 batch 1: ")
+    assert [line.split(" | ")[:2] for line in again[3:]] == [["| micro_swin", "sm86"], ["| micro_swin", "sm120"]]
+    assert "4 of 4" in again[-1] and "estimate, ms (not validated)" in again[1]
