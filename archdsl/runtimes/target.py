@@ -140,7 +140,8 @@ def resolve(target: Target | ResolvedTarget) -> ResolvedTarget:
     chosen = runtime(target.runtime)
     if target.gpu is not None:
         message = f"{target.runtime} compiles for {target.gpu} ahead of time, and what it made is not run here"
-        hint = f"archdsl profile … --on {target.runtime}:{target.gpu} reads the engine and estimates its latency"
+        hint = f"archdsl profile … --on {target.runtime}:{target.gpu} reads the engine and estimates its latency (in a "
+        hint += "search: latency_estimate)"
         raise failed("runtime-missing", message, where=target.runtime, hint=f"{hint}; on a {target.gpu} leave it out")
     version, device_name = chosen.version(), chosen.device_name(target.device)
     parts = [

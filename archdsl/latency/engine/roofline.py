@@ -22,6 +22,9 @@ from archdsl.backends.trt.build_log import Kernel, Tensor
 from archdsl.backends.trt.gpus import Figures
 from archdsl.latency.engine.work import TILES, MatrixProduct, filled, filled_attention, products_of, work_of
 
+METHOD = 1
+"""Raise it when a change here makes earlier estimates incomparable."""
+
 MEMORY = 0.8
 CACHE = 3.0
 COMPUTE = 0.6
