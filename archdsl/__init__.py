@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from archdsl.compiler import build, compile, cost, deploy, export_onnx, identity
     from archdsl.language.architecture.load import load
+    from archdsl.latency.engine.compile import compile_engine
     from archdsl.latency.measurement import measure
     from archdsl.runs.evaluate import evaluate
     from archdsl.runs.search import search
@@ -31,6 +32,7 @@ _HOME = {
     "identity": "archdsl.compiler",
     "export_onnx": "archdsl.compiler",
     "import_weights": "archdsl.weights.importing",
+    "compile_engine": "archdsl.latency.engine.compile",
     "measure": "archdsl.latency.measurement",
     "train": "archdsl.training.loop",
     "search": "archdsl.runs.search",
@@ -41,6 +43,7 @@ __all__ = [
     "__version__",
     "build",
     "compile",
+    "compile_engine",
     "cost",
     "deploy",
     "evaluate",

@@ -248,7 +248,7 @@ def test_weights_that_are_not_numbers_are_named(micro, tmp_path, capsys):
         ("--emit onnx --opset 18 --precision int8-weights", "their scales came with 19, but got 18"),
         ("--emit onnx --opset new", "'new' is not a valid integer"),
         ("--emit torch --opset 17", "--opset is about onnx, but torch is what is made"),
-        ("--emit onnx --engine refit=true", "--engine is about tensorrt, but onnx is what is made"),
+        ("--emit onnx --engine refit=true", "--engine is about tensorrt, tensorrt-rtx, but onnx is what is made"),
         ("--from timm", "--from is about a weights file, and there is none"),
         ("--allow-pickle", "--allow-pickle is about a weights file, and there is none"),
         ("--batch 0", "a batch is a whole number from 1 to 4096, or `dynamic`, but got '0'"),

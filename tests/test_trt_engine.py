@@ -611,7 +611,7 @@ def test_a_plan_of_another_version_or_of_nothing_is_refused(static):
 
 def test_status_never_raises_and_names_what_helps():
     def missing():
-        raise trt_library.failure("missing-library", "TensorRT is not installed", trt_library.INSTALL)
+        raise trt_library.failure("missing-library", "TensorRT is not installed", trt_library.CLASSIC.install)
 
     def broken():
         raise RuntimeError("odd")

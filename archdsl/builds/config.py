@@ -11,6 +11,8 @@ import numpy as np
 from archdsl.backends.onnx.dialects import DIALECTS
 from archdsl.backends.onnx.opsets import opset_problem
 from archdsl.backends.precision import PRECISIONS
+from archdsl.backends.trt.gpus import gpu_problem
+from archdsl.backends.trt.options import AHEAD_KNOBS
 from archdsl.errors import ArchError, Problem, at_argument
 from archdsl.language.architecture.model import Spec
 
@@ -20,10 +22,13 @@ if TYPE_CHECKING:
 TO_OWN = ("torch", "source")
 """Kinds that hold the network as it is, to train or to change: in the train form, fp32, for any batch."""
 
-TO_RUN = ("onnx", "pt2", "tensorrt")
+TO_RUN = ("onnx", "pt2", "tensorrt", "tensorrt-rtx")
 """Kinds for inference: their form, precision and batch are a matter of choice."""
 
 KINDS = (*TO_OWN, *TO_RUN)
+
+ENGINES = ("tensorrt", "tensorrt-rtx")
+"""Kinds that a TensorRT builds."""
 
 
 Scoring = Callable[[Callable[["Array"], "Array"]], dict[str, Any]]
@@ -44,6 +49,7 @@ class BuildConfig:
     runtime: which one a deployed ONNX file is for; by default none in particular (see `compiler.export_onnx`)
     opset: of the ONNX file; by default the oldest that has all ops of the network (see `compiler.export_onnx`)
     engine: options of the TensorRT builder (see `backends.trt.options.EngineOptions`)
+    gpus: what `tensorrt-rtx` is built for, by capability or name (`backends.trt.gpus`); none leaves it to the builder
     images: real ones, floats [N, C, H, W], to measure parity with and to calibrate int8 and fp8; by default generated
         ones
     images_from: where they come from, in words
@@ -71,6 +77,7 @@ class BuildConfig:
     runtime: str | None = None
     opset: int | None = None
     engine: Mapping[str, Any] = field(default_factory=dict)
+    gpus: Sequence[str] = ()
     images: Array | None = None
     images_from: str = "generated"
     trained_on: Mapping[str, Any] = field(default_factory=dict)
@@ -117,9 +124,10 @@ def _problems(config: BuildConfig) -> Iterator[Problem]:
     if config.precision != "fp32" and not config.deploy:
         message = f"the train form is fp32, so {config.precision} needs the deploy form"
         yield _wrong("--no-deploy", config.precision, message, "leave --no-deploy out")
-    if "tensorrt" in config.emit and not config.deploy:
+    engines = [kind for kind in ENGINES if kind in config.emit]
+    if engines and not config.deploy:
         message = "an engine is always made from the deploy form"
-        yield _wrong("--no-deploy", "tensorrt", message, "leave --no-deploy out, or build the engine on its own")
+        yield _wrong("--no-deploy", engines[0], message, "leave --no-deploy out, or build the engine on its own")
     if precision is not None and precision.quantized:
         others = [kind for kind in ("pt2", "tensorrt") if kind in config.emit]
         for kind in others:
@@ -129,8 +137,20 @@ def _problems(config: BuildConfig) -> Iterator[Problem]:
             message = f"{precision.name} takes its ranges from real images, and there are none"
             hint = "give the data with --data, or an image folder or an .npy file with --images"
             yield _wrong("--precision", precision.name, message, hint)
+    yield from _gpu_problems(config)
     if config.images is not None:
         yield from _image_problems(config, config.images)
+
+
+def _gpu_problems(config: BuildConfig) -> Iterator[Problem]:
+    """GPUs that no engine is built for, and options that an engine built ahead of time cannot have."""
+    for word in config.gpus:
+        if problem := gpu_problem(word):
+            yield Problem(at_argument("--gpu", word), *problem)
+    for name in config.engine if "tensorrt-rtx" in config.emit else ():
+        if name not in AHEAD_KNOBS:
+            message = f"TensorRT for RTX, which builds ahead of time, has no option {name}"
+            yield _wrong("--engine", name, message, f"it has {', '.join(AHEAD_KNOBS)}")
 
 
 def _wrong(option: str, got: object, message: str, hint: str) -> Problem:
@@ -146,7 +166,8 @@ def _unused(config: BuildConfig) -> Iterator[Problem]:
         ("--batch", batch, "1", TO_RUN),
         ("--for", config.runtime or "", "", ("onnx",)),
         ("--opset", "" if config.opset is None else str(config.opset), "", ("onnx",)),
-        ("--engine", engine, "", ("tensorrt",)),
+        ("--engine", engine, "", ENGINES),
+        ("--gpu", ",".join(config.gpus), "", ("tensorrt-rtx",)),
     ):
         if got != usual and not set(kinds) & set(config.emit):
             message = f"{option} is about {', '.join(kinds)}, but {' and '.join(config.emit)} is what is made"

@@ -8,19 +8,23 @@ import runpy
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
 
 from archdsl.backends import backend
+from archdsl.backends.initial import Array
 from archdsl.backends.onnx.dialects import dialect_for
 from archdsl.backends.onnx.run import NoRuntime, answer_of, run_onnx
 from archdsl.backends.precision import precision_named
+from archdsl.backends.trt.gpus import find_gpu
 from archdsl.builds.artefact import Made, Ready, outputs_of
 from archdsl.compiler import build, deploy, export_onnx
 from archdsl.errors import BackendError
 from archdsl.files import write_file
+from archdsl.passes.runner import run_passes
 from archdsl.versions import installed_version
 from archdsl.weights.reading import read_weights
 from archdsl.weights.writing import write_weights
@@ -62,12 +66,8 @@ def _network_in(path: Path) -> torch.nn.Module:
 def make_onnx(ready: Ready, folder: Path) -> Made:
     """An ONNX model. int8 and fp8 take their ranges from every second image, and are measured on the others."""
     config, path = ready.config, folder / "model.onnx"
-    calibrating, measured = slice(None), slice(None)
     facts: dict[str, Any] = {"batch": config.batch or "dynamic", "for": config.runtime}
-    calibrated = precision_named(config.precision).calibrated
-    if calibrated and len(ready.images) > 1:
-        calibrating, measured = slice(0, None, 2), slice(1, None, 2)
-    images = ready.images[calibrating] if calibrated else None
+    images, measured = _calibration(ready)
     if images is not None:
         facts["calibrated_on"] = len(images)
     form = (config.deploy, config.precision)
@@ -89,6 +89,15 @@ def make_onnx(ready: Ready, folder: Path) -> Made:
     if config.score is not None:
         facts.update(ready.accuracy(answer_of(path, runtime), config.precision))
     return Made("onnx", files, config.form, config.precision, parity, run_by, facts=facts)
+
+
+def _calibration(ready: Ready) -> tuple[Array | None, slice]:
+    """The images that ranges are taken from (none where the precision needs none), and which are left to measure."""
+    if not precision_named(ready.config.precision).calibrated:
+        return None, slice(None)
+    if len(ready.images) == 1:
+        return ready.images, slice(None)
+    return ready.images[::2], slice(1, None, 2)
 
 
 def make_pt2(ready: Ready, folder: Path) -> Made:
@@ -114,12 +123,50 @@ def make_tensorrt(ready: Ready, folder: Path) -> Made:
     """A TensorRT engine for the GPU of this machine, and the facts about it."""
     config, path, trt = ready.config, folder / "model.engine", backend("tensorrt")
     network = deploy(config.spec, ready.state, precision=config.precision)
-    batches = trt.Batches.only(config.batch) if config.batch else trt.Batches(1, 1, MOST_ENGINE_IMAGES)
-    options = trt.EngineOptions.of(config.engine, batches=(batches,))
+    options = trt.EngineOptions.of(config.engine, batches=(_batches(config.batch),))
     trt.emit(network.graph, network.weights, options=options).save(path)
     facts = {"batch": config.batch or f"1 to {MOST_ENGINE_IMAGES}"}
     reason = "the engine was built, but archdsl does not run engines to compare yet"
     return Made("tensorrt", (path, trt.sidecar(path)), "deploy", config.precision, unmeasured=reason, facts=facts)
+
+
+def make_tensorrt_rtx(ready: Ready, folder: Path) -> Made:
+    """An engine that TensorRT for RTX builds ahead of time for the named GPUs, and the facts about it.
+
+    Float precisions are in the graph; the others are made as ONNX, of which the engine is built.
+    """
+    config, path, trt = ready.config, folder / "model.rtx.engine", backend("tensorrt")
+    gpus = [found for found in map(find_gpu, config.gpus) if found is not None]
+    capabilities = tuple(dict.fromkeys(gpu.capability for gpu in gpus))
+    options = trt.EngineOptions.ahead(capabilities, config.engine, batches=(_batches(config.batch),))
+    facts: dict[str, Any] = {"batch": config.batch or f"1 to {MOST_ENGINE_IMAGES}"}
+    if precision_named(config.precision).quantized:
+        images, _ = _calibration(ready)
+        if images is not None:
+            facts["calibrated_on"] = len(images)
+        with TemporaryDirectory(prefix="archdsl-") as made:
+            onnx = Path(made) / "model.onnx"
+            how: dict[str, Any] = {"batch": config.batch, "runtime": "tensorrt-rtx", "images": images}
+            export_onnx(config.spec, onnx, ready.state, True, config.precision, **how)
+            engine = trt.build_engine(onnx, options, product=trt.RTX)
+    else:
+        network, dialect = deploy(config.spec, ready.state, precision=config.precision), dialect_for("tensorrt-rtx")
+        network = run_passes(network, dialect.passes(config.batch))[0]
+        engine = trt.emit(network.graph, network.weights, options=options, product=trt.RTX, dialect=dialect)
+    engine.save(path)
+    report = engine.report
+    facts |= {"gpu": engine.gpu, "build_s": round(engine.build_s, 3), "engine_bytes": len(engine.plan)}
+    if report is not None:
+        facts |= {"kernels": len(engine.kernels), "attentions": len(report.attentions)}
+        facts["attentions_fused"] = report.num_fused
+    reason = engine.not_run
+    return Made("tensorrt-rtx", (path, trt.sidecar(path)), "deploy", config.precision, unmeasured=reason, facts=facts)
+
+
+def _batches(batch: int | None) -> Any:
+    """The batch sizes of an engine: one, or a range where the batch is dynamic."""
+    batches = backend("tensorrt").Batches
+    return batches.only(batch) if batch else batches(1, 1, MOST_ENGINE_IMAGES)
 
 
 MAKERS: dict[str, Callable[[Ready, Path], Made]] = {
@@ -128,5 +175,6 @@ MAKERS: dict[str, Callable[[Ready, Path], Made]] = {
     "onnx": make_onnx,
     "pt2": make_pt2,
     "tensorrt": make_tensorrt,
+    "tensorrt-rtx": make_tensorrt_rtx,
 }
 """One for each of `config.KINDS`."""

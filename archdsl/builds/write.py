@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from archdsl.backends.trt.library import load_tensorrt
+from archdsl.backends.trt.library import CLASSIC, RTX, load_tensorrt
 from archdsl.builds.artefact import Ready, make_ready
 from archdsl.builds.config import BuildConfig
 from archdsl.builds.folder import new_contents, write_marker
@@ -23,7 +23,7 @@ from archdsl.versions import installed_version
 
 MARKER = "build.json"
 
-INVOLVED = ("archdsl", "numpy", "onnx", "onnx-ir", "onnxruntime", "openvino", "tensorrt", "torch")
+INVOLVED = ("archdsl", "numpy", "onnx", "onnx-ir", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx-cu13", "torch")
 """Packages whose versions a build names."""
 
 
@@ -46,8 +46,9 @@ def write_build(config: BuildConfig, out: str | os.PathLike[str]) -> dict[str, A
     """
     config.check()
     with new_contents(out, MARKER) as folder:
-        if "tensorrt" in config.emit:
-            load_tensorrt()  # raises now, rather than after the other artefacts are made
+        for kind, product in (("tensorrt", CLASSIC), ("tensorrt-rtx", RTX)):
+            if kind in config.emit:
+                load_tensorrt(product)  # raises now, rather than after the other artefacts are made
         ready = make_ready(config)
         made = [MAKERS[kind](ready, folder) for kind in dict.fromkeys(config.emit)]
         write_file(folder / "spec.yaml", config.spec.to_yaml())

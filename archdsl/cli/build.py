@@ -14,7 +14,7 @@ from archdsl.builds.config import KINDS, BuildConfig
 from archdsl.cli import options
 from archdsl.cli.build_images import images_of, validator_of
 from archdsl.cli.output import echo_note, echo_progress, print_json, say
-from archdsl.cli.parameters import SpecName
+from archdsl.cli.parameters import SpecName, Words
 from archdsl.cli.weights import unused_weights_options, weights_of
 from archdsl.errors import ArchError, Problem, at_argument
 from archdsl.language.architecture.load import load
@@ -49,11 +49,12 @@ MOST_AT_ONCE = 4096
     type=click.Choice(list(PRECISIONS)),
     default="fp32",
     show_default=True,
-    help="Of onnx, pt2, tensorrt.",
+    help="Of onnx, pt2 and engines.",
 )
 @click.option("--batch", default="1", show_default=True, help="Images these take at once, or `dynamic`.")
 @click.option("--for", "runtime", type=click.Choice(list(DIALECTS)), help="Write onnx as is fastest on this runtime.")
 @click.option("--opset", type=int, help="Of onnx, 13 or newer [default: 20, for bf16 22, for onnxruntime 23].")
+@click.option("--gpu", "gpus", type=Words(), multiple=True, metavar="SM|NAME", help="Of tensorrt-rtx: sm86, rtx4090, …")
 @click.option("--engine", multiple=True, metavar="KEY=VALUE", help="Of the TensorRT builder: optimization_level=5, …")
 @click.option(
     "--images", type=click.Path(path_type=Path), help="Real images to measure and calibrate with: .npy or a folder."
@@ -76,6 +77,7 @@ def build(
     batch: str,
     runtime: str | None,
     opset: int | None,
+    gpus: tuple[list[str], ...],
     engine: tuple[str, ...],
     images: Path | None,
     data: str | None,
@@ -92,6 +94,7 @@ def build(
     onnx      model.onnx, in the deploy form unless --no-deploy
     pt2       model.pt2, an exported program that runs without archdsl
     tensorrt  model.engine, for the NVIDIA GPU of this machine
+    tensorrt-rtx  model.rtx.engine, built ahead of time for the GPUs of --gpu; it needs none
 
     Each artefact but an engine is run on the same images as the fp32 network; one that answers differently is refused.
     int8 and fp8 need real images: --data, of which it takes some to train on; or --images, an .npy file of floats
@@ -105,7 +108,8 @@ def build(
         spec, weights = str(folder.path / SPEC), weights or folder.needed_weights()
     artefacts = [("--emit", ", ".join(emit), ""), ("--precision", precision, "fp32"), ("--batch", batch, "1")]
     artefacts += [("--for", runtime or "", ""), ("--opset", "" if opset is None else str(opset), "")]
-    artefacts += [("--engine", " ".join(engine), "")]
+    chosen = [word for words in gpus for word in words]
+    artefacts += [("--engine", " ".join(engine), ""), ("--gpu", ",".join(chosen), "")]
     unused = unused_weights_options(weights, source, allow_pickle=allow_pickle, ema=ema, new_head=new_head)
     _check_options(out, artefacts, unused)
     loaded = load(spec, set=overrides)
@@ -127,6 +131,7 @@ def build(
         runtime=runtime,
         opset=opset,
         engine=_engine(engine),
+        gpus=chosen,
         images=real,
         images_from=images_from,
         trained_on={key: facts_there[key] for key in KEYS if key in facts_there},
@@ -213,6 +218,9 @@ def _print(facts: dict[str, Any], out: Path | None) -> None:
         say(f"accuracy in fp32: {_accuracy(facts['accuracy']['fp32'])}; {facts['accuracy']['scored_on']}")
     for made in facts.get("artefacts", []):
         say(f"{', '.join(made['files'])}: {made['form']} form, {made['precision']}; {_parity(made)}")
+        if "kernels" in made:
+            fused = f"{made['attentions_fused']} of {made['attentions']} attentions fused"
+            say(f"  {made['kernels']} kernels, {fused}; for {made['gpu']}")
         if "accuracy" in made:
             scores = made["accuracy"]
             say(f"  accuracy in {made['precision']}: {_accuracy(scores)}; {_points(scores['change'])}")

@@ -47,7 +47,7 @@ def doctor(latency: bool, on: str | None, as_json: bool) -> int:
     if on is not None:
         message = "--on says where --latency measures, and is of no use alone"
         raise ArchError.at("--on", on, "missing-key", message, "add --latency")
-    findings = _runtimes() + _libraries() + _machine()
+    findings = _runtimes() + _compilers() + _libraries() + _machine()
     if as_json:
         print_json({"findings": [asdict(finding) for finding in findings]})
     else:
@@ -106,6 +106,13 @@ def _runtimes() -> list[Finding]:
         except Exception as error:  # what is broken is what this command is for
             found.append(Finding(subject, False, f"{type(error).__name__}: {error}", FIT))
     return found
+
+
+def _compilers() -> list[Finding]:
+    """What builds engines for GPUs that are not here; whether it also runs them, its runtime's line says."""
+    from archdsl.backends.trt.engine import build_status
+
+    return [Finding("engines for other GPUs", *build_status())]
 
 
 def _why_not_imported(module: str) -> str | None:

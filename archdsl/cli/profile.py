@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -12,13 +13,16 @@ import click
 from archdsl.cli import options
 from archdsl.cli.output import print_json, print_table, say
 from archdsl.cli.parameters import SpecName, Words
+from archdsl.cli.profile_engine import engine_profiles, print_engines
 from archdsl.cli.streams import keep_unwritten
-from archdsl.cli.targets import target_of
+from archdsl.cli.targets import runtime_and_device, target_of
+from archdsl.errors import SpecError
 from archdsl.language.architecture.load import load
 from archdsl.language.architecture.model import Spec
 from archdsl.language.text.files import StandardInput
 from archdsl.latency import By, Profile, Share, close_workers, profile_networks
 from archdsl.runtimes.export import FORMS, artefact_of, network_for
+from archdsl.runtimes.onnx_files import OnnxNetwork
 from archdsl.runtimes.target import ResolvedTarget, resolve
 
 if TYPE_CHECKING:
@@ -26,16 +30,24 @@ if TYPE_CHECKING:
 
 
 @click.command(
-    epilog="Examples: archdsl profile swin_t swin_free_t · archdsl profile swin_t --form drawn,deploy --on openvino"
+    epilog="Examples: archdsl profile swin_t swin_free_t · archdsl profile swin_t --form drawn,deploy --on openvino · "
+    "archdsl profile swin_t --on tensorrt-rtx:sm86 --against timm:swin_tiny_patch4_window7_224"
 )
 @click.argument("specs", nargs=-1, required=True, metavar="SPEC…", type=SpecName())
+@click.option(
+    "--against",
+    type=Words(),
+    multiple=True,
+    metavar="timm:NAME|FILE.onnx",
+    help="Beside them, on tensorrt-rtx:GPU: models of timm, ONNX files.",
+)
 @click.option(
     "--form", "forms", type=Words(tuple(FORMS)), default="deploy", show_default=True, help=f"Any of {', '.join(FORMS)}."
 )
 @options.runtimes
 @options.device
 @options.batches
-@click.option("--precision", default="fp32", show_default=True, help="Precision.")
+@click.option("--precision", help="Precision [default: fp32; of engines for a named GPU fp16].")
 @options.threads
 @click.option("--seconds", default=2.0, show_default=True, type=click.FloatRange(0.1, 600), help="Runs of each, twice.")
 @click.option("--by", type=click.Choice(["kind", "op", "stage", "node"]), default="kind", show_default=True)
@@ -44,11 +56,12 @@ if TYPE_CHECKING:
 @options.as_json
 def profile(
     specs: tuple[str | StandardInput, ...],
+    against: tuple[list[str], ...],
     forms: list[str],
     runtimes: list[str],
     device: str | None,
     batches: list[int],
-    precision: str,
+    precision: str | None,
     threads: int,
     seconds: float,
     by: str,
@@ -60,13 +73,24 @@ def profile(
 
     Taken from the runtime's own profile of single ops. Networks and forms stand side by side, ratios are to the first:
     `drawn` is the network as its paper draws it, `train` after the passes for training, `deploy` after all of them.
+
+    With `--on tensorrt-rtx:sm86` NVIDIA's compiler builds the engine for that GPU, which need not be here, and says
+    what it does kernel by kernel: nothing is run, and the estimate of its latency is not validated. There a SPEC may
+    also be an ONNX file, and --against puts other libraries' networks beside.
     """
-    loaded = [load(name, set=overrides) for name in specs]
-    targets = [
-        resolve(target_of(word, device, precision=precision, batch=batch, threads=threads))
-        for word in runtimes
-        for batch in batches
-    ]  # what is missing is reported before anything is timed
+    rivals = [word for words in against for word in words]
+    asked = [
+        target_of(word, device, precision=precision or _usual_precision(word), batch=batch, threads=threads)
+        for word, batch in product(runtimes, batches)
+    ]
+    targets = [resolve(target) for target in asked if target.gpu is None]  # reported before anything is timed
+    if targets and rivals:
+        message = f"--against is for engines of a named GPU, not for {targets[0].target}"
+        hint = "`archdsl bench --against` times models of timm; `--on tensorrt-rtx:sm86` reads their engines"
+        raise SpecError.at("--against", ",".join(rivals), "conflict", message, hint)
+    named = [_named(name, overrides, files=not targets) for name in specs]
+    engines = [engine_profiles(named, forms, rivals, target) for target in asked if target.gpu is not None]
+    loaded = [one for one in named if isinstance(one, Spec)]
     found: list[list[Profile]] = []
     try:
         for on in targets:
@@ -77,11 +101,35 @@ def profile(
     keep_unwritten()
     grouping = cast(By, by)
     if as_json:
-        print_json({"profiles": [one.as_json(grouping) for profiles in found for one in profiles]})
+        read = [one.as_json() for profiles in engines for one in profiles]
+        print_json({"profiles": [one.as_json(grouping) for profiles in found for one in profiles] + read})
     else:
+        for made in engines:
+            print_engines(made, by, top)
         for profiles in found:
             _print(profiles, grouping, top)
     return 0
+
+
+def _usual_precision(word: str) -> str:
+    """fp16 for an engine of a named GPU, as it would be deployed; fp32 for what is timed here."""
+    return "fp16" if "gpu" in runtime_and_device(word, None)[1] else "fp32"
+
+
+def _named(name: str | StandardInput, overrides: tuple[str, ...], *, files: bool) -> Spec | OnnxNetwork:
+    """A spec, or an ONNX file where those are taken."""
+    path = Path(name) if isinstance(name, str) else None
+    if path is None or path.suffix != ".onnx":
+        return load(name, set=overrides)
+    if not files:
+        message = "profile takes specs, as it attributes times to their nodes"
+        hint = "archdsl bench times ONNX files; --on tensorrt-rtx:sm86 reads their engines"
+        raise SpecError.at(
+            "SPEC", str(name), "wrong-value", message, f"{hint}; --on tensorrt-rtx:sm86 reads its engine"
+        )
+    if not path.exists():
+        raise SpecError.at("SPEC", str(name), "missing-file", f"there is no file {name}")
+    return OnnxNetwork(path)
 
 
 def _profiles(specs: Sequence[Spec], forms: Sequence[str], on: ResolvedTarget, seconds: float) -> list[Profile]:

@@ -40,7 +40,8 @@ STOPPED = {
     multiple=True,
     metavar="NAME",
     help="latency, throughput, peak_memory, energy, params or macs, against accuracy; with several targets latency "
-    "stands for all of them, latency@LABEL for one; may be given several times [default: what the space names].",
+    "stands for all of them, latency@LABEL for one; latency_estimate, for a GPU not at hand, trains nothing unless "
+    "accuracy is named too; may be given several times [default: what the space names].",
 )
 @click.option("--trials", type=click.IntRange(1), help="How many networks to evaluate [default: the space's].")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Seed of the proposals and trainings.")
@@ -56,7 +57,11 @@ STOPPED = {
 @options.source
 @options.ema
 @options.new_head
-@click.option("--on", metavar="RUNTIME", help="Take the latency on this runtime, whatever the space says.")
+@click.option(
+    "--on",
+    metavar="RUNTIME[:GPU]",
+    help="Take the latency on this runtime (estimate it: tensorrt-rtx:GPU), whatever the space says.",
+)
 @click.option(
     "--workers",
     type=click.IntRange(0, 1024),
@@ -206,6 +211,8 @@ def _print(result: SearchResult) -> None:
         device = f"{timing.runtime} {timing.runtime_version} on {timing.device_name}"
         name = named("latency", target)
         say(f"{name}: {device}, {timing.precision}, batch {timing.batch}; ± is the 95 % interval")
+    if result.estimates is not None:
+        say(f"latency_estimate: {result.estimates}")
     say(f"written to {result.folder.path}/: report.html, front.csv, front.svg, front/*.yaml")
     if result.reason == "interrupted":
         say("the same command resumes", err=True)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import product
 from typing import Any
 
+from archdsl.backends.trt.gpus import gpu_problem
 from archdsl.cli.output import say
 from archdsl.errors import ArchError, SpecError
 from archdsl.runtimes.registry import RUNTIMES, runtime
@@ -44,7 +45,10 @@ def target_of(word: str, device: str | None, **fields: object) -> Target:
 
 
 def runtime_and_device(word: str, device: str | None) -> tuple[str, dict[str, str]]:
-    """`tensorrt:cuda` -> the runtime's name and the fields of its device. Errors: SpecError for unknown names"""
+    """`tensorrt:cuda` -> the runtime's name and the fields of its device; `tensorrt-rtx:sm86` -> those of its GPU.
+
+    Errors: SpecError for unknown names
+    """
     name, colon, own = word.partition(":")
     if name not in RUNTIMES:
         Target.parse({"runtime": name})  # says it
@@ -52,9 +56,15 @@ def runtime_and_device(word: str, device: str | None) -> tuple[str, dict[str, st
     if where is None:
         return name, {}
     known = sorted({known for each in RUNTIMES for known in runtime(each).devices})
+    if colon and own not in known and runtime(name).ahead_of_time:
+        if problem := gpu_problem(own):
+            raise SpecError.at("--on", word, *problem)
+        return name, {"gpu": own}
     if where not in known:
         message = f"a device is one of {', '.join(known)}, but got {where!r}"
-        raise SpecError.at("--on" if colon else "--device", word, "unknown-name", message)
+        ahead = [each for each in RUNTIMES if runtime(each).ahead_of_time]
+        hint = f"engines for a GPU by its name: --on {ahead[0]}:{where}" if gpu_problem(where) is None else None
+        raise SpecError.at("--on" if colon else "--device", word, "unknown-name", message, hint)
     return name, {"device": where}
 
 

@@ -2,7 +2,7 @@
 
 `confirmed` says whether a network was re-evaluated because it was on the front; `…_in_search` are the values that the
 search had found, empty where it was not. In a study of several targets the columns of a timing stand there for each:
-`latency@openvino_ms`.
+`latency@openvino_ms`. An estimated latency, where a study has one, is in a column of its own.
 """
 
 from __future__ import annotations
@@ -33,6 +33,10 @@ _OF_TIMING: dict[str, Callable[[Timing, Timing | None], Any]] = {
 _LAST = ("params", "macs", "tied_with", "differs", "hash", "spec")
 
 
+ESTIMATE = "latency_estimate_ms"
+"""The last column, where latencies were estimated and not measured."""
+
+
 def columns(targets: Sequence[str] = ("",)) -> tuple[str, ...]:
     """The columns of a study with targets of these labels, or with one that needs no label."""
     return (*_FIRST, *(column.format(at=named("", target)) for target in targets for column in _OF_TIMING), *_LAST)
@@ -42,7 +46,9 @@ def front_csv(rows: Sequence[FrontRow]) -> str:
     """The text of `front.csv`. What was not taken is empty; `spec` is the file beside it."""
     targets = list(dict.fromkeys(target for row in rows for target in row.record.timing_by_target)) or [""]
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns(targets), lineterminator="\n")
+    estimated = any(row.record.latency_estimate is not None for row in rows)
+    heads = [*columns(targets), *([ESTIMATE] if estimated else [])]
+    writer = csv.DictWriter(text, heads, lineterminator="\n")
     writer.writeheader()
     writer.writerows({name: spreadsheet_cell(cell) for name, cell in _cells(row).items()} for row in rows)
     return text.getvalue()
@@ -61,6 +67,8 @@ def _cells(row: FrontRow) -> dict[str, Any]:
         "hash": record.hash,
         "spec": f"front/{row.name}.yaml",
     }
+    if record.latency_estimate is not None:
+        cells[ESTIMATE] = record.latency_estimate
     if record.accuracy is not None:
         cells["accuracy"] = record.accuracy.mean
         cells["accuracy_standard_error"] = record.accuracy.standard_error

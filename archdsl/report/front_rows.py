@@ -45,6 +45,7 @@ class FrontRow:
             "hash": record.hash,
             "accuracy": record.accuracy.as_json() if record.accuracy else None,
             **{named("latency", target): timing.as_json() if timing else None for target, timing in taken.items()},
+            **({"latency_estimate_ms": record.latency_estimate} if record.latency_estimate is not None else {}),
             "confirmed": record.is_confirmed,
             "in_search": _in_search(record.before),
             "params": record.params,

@@ -31,6 +31,8 @@ def front_spec(row: FrontRow, study: str, trained_on: Mapping[str, Any] = Mappin
     for timing in row.record.timing_by_target.values():
         device = f"{timing.runtime} {timing.runtime_version} on {timing.device_name}"
         facts.append(f"# latency {timing}, {bounded(device)}, {timing.precision}, batch {timing.batch}")
+    if row.record.latency_estimate is not None:
+        facts.append(f"# latency_estimate {row.record.latency_estimate:.3f} ms, not measured and not validated")
     if row.record.is_confirmed:
         facts.append("# confirmed: re-evaluated because it was on the front; these are the new values")
     return "\n".join(facts) + "\n" + to_yaml(_data(row, trained_on))

@@ -24,7 +24,8 @@ def front_table(rows: Sequence[FrontRow], title: str, objectives: Sequence[Objec
     names = [
         named("latency", target) for target in dict.fromkeys(t for row in rows for t in row.record.timing_by_target)
     ]
-    names = ["accuracy", *(names or ["latency"])]
+    estimated = any(row.record.latency_estimate is not None for row in rows)
+    names = ["accuracy", *(names or ([] if estimated else ["latency"])), *(["latency_estimate"] if estimated else [])]
     names += [objective.name for objective in objectives if objective.kind in ("throughput", "peak_memory", "energy")]
     ties = any(row.tied_with for row in rows)
     confirmed = any(row.record.is_confirmed for row in rows)
@@ -60,6 +61,8 @@ def value_text(record: Record, objective: Objective) -> str:
     """What a record says about an objective, with its unit; a dash where it says nothing."""
     if objective.kind == "accuracy":
         return accuracy_text(record.accuracy)
+    if objective.kind == "latency_estimate":
+        return "–" if record.latency_estimate is None else f"{record.latency_estimate:.3f} ms, not measured"
     if objective.kind not in MEASURED:
         return count_text(getattr(record, objective.kind))
     timing = record.timing_by_target.get(objective.target)

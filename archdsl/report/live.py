@@ -33,7 +33,7 @@ from archdsl.study.objectives import Objective
 from archdsl.study.record import Record
 
 MOST_SHOWN = 8
-_DOING = {"latency": "taking its latency", "training": "training"}
+_DOING = {"latency": "taking its latency", "latency_estimate": "compiling it", "training": "training"}
 
 
 class Progress:

@@ -117,6 +117,7 @@ class SearchResult:
     predicted:    for each latency that could be predicted before it was measured: what that rests on, or why it was not
     confirmation: how the front changed by its confirmation; None where there was nothing to confirm
     evaluator:    where accuracies come from, and how far they can be trusted; None where there are none
+    estimates:    of which GPU estimated latencies are, and that nobody measured them; None where there are none
 
     Example:
         >>> import archdsl, tempfile
@@ -139,6 +140,7 @@ class SearchResult:
     predicted: Mapping[str, str]
     confirmation: ConfirmationReport | None = None
     evaluator: str | None = None
+    estimates: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """What `archdsl search --json` prints."""
@@ -153,6 +155,7 @@ class SearchResult:
             "objectives": [objective.name for objective in self.objectives],
             "sampler": self.sampler,
             "evaluator": self.evaluator,
+            **({"latency_estimate": self.estimates} if self.estimates else {}),
             "foreseen": dict(self.predicted),
             "trials": len(self.records),
             "networks_paid_for": len(evaluated),
@@ -318,6 +321,7 @@ def run(prepared: PreparedSearch) -> SearchResult:
         predicted=assessor.predicted.notes if assessor.predicted is not None else {},
         confirmation=_confirmation(front, outcome, str(reevaluation)),
         evaluator=trust_of(assessor.accuracy) if assessor.accuracy is not None else None,
+        estimates=str(parts.estimate) if parts.estimate is not None else None,
     )
 
 
@@ -335,6 +339,8 @@ def write(result: SearchResult, prepared: PreparedSearch) -> None:
     facts = page_facts(space, prepared.plan, result.records)
     if result.evaluator is not None:
         facts["evaluator"] = result.evaluator
+    if result.estimates is not None:
+        facts = {"latency_estimate": result.estimates, **facts}
     facts |= {f"{name} predicted": sentence for name, sentence in result.predicted.items()}
     if result.confirmation is not None:
         facts["front"] = str(result.confirmation)

@@ -11,7 +11,15 @@ from itertools import combinations
 from typing import Any
 
 from archdsl.compiler import identity
-from archdsl.errors import ArchError, MeasureError, Problem, SpecError, StudyError, TrainingError
+from archdsl.errors import (
+    ArchError,
+    BackendError,
+    MeasureError,
+    Problem,
+    SpecError,
+    StudyError,
+    TrainingError,
+)
 from archdsl.evaluators.start_weights import StartWeights
 from archdsl.evaluators.train_processes import Trainers
 from archdsl.events import Listener
@@ -27,6 +35,7 @@ from archdsl.runtimes.target import Target
 from archdsl.study.candidate import Assessor
 from archdsl.study.config import FINGERPRINT, StudyConfig
 from archdsl.study.early_stopping import SuccessiveHalving
+from archdsl.study.engine_estimate import EngineEstimator
 from archdsl.study.latency_evaluator import LatencyEvaluator
 from archdsl.study.objectives import chosen, named
 from archdsl.study.predicted_latencies import Effort, PredictedLatencies
@@ -68,6 +77,7 @@ class SearchParts:
             for label, target in _targets(space, on).items()
             if self.wanted & {named(kind, label) for kind in MEASURED}
         }
+        self.estimate = self._estimator(on) if "latency_estimate" in self.wanted else None
         self.train = self._train() if "accuracy" in self.wanted else None
         self.start = self._start(folder)
         self.recipe: Recipe | None = None
@@ -85,8 +95,15 @@ class SearchParts:
         try:
             fingerprints = {label: latency.on.fingerprint for label, latency in self.latencies.items()}
         except MeasureError as error:
-            raise StudyError(_or_elsewhere(error) if len(self.latencies) == 1 else error.problems) from None
+            problems = _or_elsewhere(error) if len(self.latencies) == 1 else list(error.problems)
+            needs_gpu = any(latency.target.device == "cuda" for latency in self.latencies.values())
+            raise StudyError(_or_estimated(problems) if needs_gpu else problems) from None
         self._check_energy()
+        if self.estimate is not None:
+            try:
+                found["latency_estimate"] = self.estimate.identity()
+            except BackendError as error:
+                raise StudyError(error.problems) from None
         if fingerprints:
             found["latency"] = fingerprints.get("", fingerprints)
         if self.train is not None and self.recipe is not None:
@@ -112,6 +129,23 @@ class SearchParts:
                 hint = f"leave {name} out, or search on a machine that has such a counter"
                 asking = "objectives" if self.space.objectives.energy is not None else "constraints"
                 raise StudyError(Problem(self.space.locate(f"{asking}.energy"), "no-energy", message, hint))
+
+    def _estimator(self, on: str | None) -> EngineEstimator:
+        """What estimates latencies: on the GPU that `on` names, else on the space's.
+
+        Errors: SpecError, StudyError when neither names one
+        """
+        asked = self.space.objectives.latency_estimate
+        fields = asked.fields() if asked is not None else {"precision": "fp16", "batch": 1}
+        named_on = _on(on)
+        if "gpu" in named_on:
+            return EngineEstimator(Target.parse({**fields, **named_on}))
+        if asked is None:
+            message = "an estimate of the latency needs to know the GPU that networks are compiled for"
+            hint = "give --on tensorrt-rtx:sm86, or add `latency_estimate: {runtime: tensorrt-rtx, gpu: sm86}`"
+            raise StudyError.at("--objective", "latency_estimate", "missing-key", message, hint)
+        where = "objectives.latency_estimate"
+        return EngineEstimator(Target.parse(fields, lambda field: self.space.locate(f"{where}.{field}".rstrip("."))))
 
     def halving(self) -> SuccessiveHalving | None:
         """The early stopping of trainings. Errors: StudyError when its first rung lies after their end"""
@@ -143,6 +177,7 @@ class SearchParts:
                 constraints=self.constraints,
                 latency=self.latencies,
                 accuracy=trainers,
+                estimate=self.estimate,
                 seed=plan.seed,
                 early_stopping=self.halving(),
                 predicted=self._predicted(plan),
@@ -248,7 +283,7 @@ def _targets(space: Space, on: str | None) -> dict[str, Target]:
     if len(written) == 1:
         fields = written[0].fields()
         if on is not None and on != written[0].runtime:
-            return {"": Target.parse({"runtime": on, "batch": fields["batch"], "threads": fields["threads"]})}
+            return {"": Target.parse({**_on(on), "batch": fields["batch"], "threads": fields["threads"]})}
         return {"": _target(space, written[0])}
     if on is not None:
         message = f"--on takes the place of one target, but the space names {len(written)}"
@@ -263,6 +298,12 @@ def _targets(space: Space, on: str | None) -> dict[str, Target]:
     return found
 
 
+def _on(word: str | None) -> dict[str, str]:
+    """`tensorrt-rtx:sm86` -> the fields of a target; of another word the runtime alone."""
+    name, colon, gpu = (word or "").partition(":")
+    return {"runtime": name, "gpu": gpu} if colon else {"runtime": name}
+
+
 def _target(space: Space, written: TargetObjective) -> Target:
     where = _path_of(space, written)
     try:
@@ -275,6 +316,12 @@ def _or_elsewhere(error: ArchError) -> list[Problem]:
     """The problems of a target, with one more way out."""
     hint = f"or time it on another runtime: --on {Target.runtime}"
     return [replace(p, hint=f"{p.hint}; {hint}" if p.hint else hint) for p in error.problems]
+
+
+def _or_estimated(problems: Sequence[Problem]) -> list[Problem]:
+    """The problems of a target whose GPU is not here, with what can be had without it."""
+    hint = "without that GPU: --objective latency_estimate --on tensorrt-rtx:sm86 estimates it"
+    return [replace(p, hint=f"{p.hint}; {hint}" if p.hint else hint) for p in problems]
 
 
 def _path_of(space: Space, written: TargetObjective) -> str:

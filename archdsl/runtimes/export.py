@@ -69,11 +69,13 @@ def graph_precision(target: Target) -> str:
 
 
 def _dialect(form: str, target: Target) -> Dialect:
-    """The ONNX dialect of a network for `target`: of a deployed one on a CPU the one measured to be fastest there.
+    """The ONNX dialect of a deployed network for `target`: on a CPU the one measured to be fastest there, for a
+    compiler that works ahead of time the one that it makes the best engines of.
 
-    On GPUs nothing was measured, so networks are in the plain one.
+    On other GPUs nothing was measured, so networks are in the plain one.
     """
-    return dialect_for(target.runtime) if form == "deploy" and target.device == "cpu" else PLAIN
+    chosen = target.device == "cpu" or runtime(target.runtime).ahead_of_time
+    return dialect_for(target.runtime) if form == "deploy" and chosen else PLAIN
 
 
 def artefact_of(

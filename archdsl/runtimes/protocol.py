@@ -118,6 +118,8 @@ class Runtime(Protocol):
     modules:    what `load` imports; imported before, so that only what a network takes counts as its memory
     reloads:    a network can be loaded again in seconds, and is for each session of a measurement. Where loading builds
                 or compiles for minutes, one load has to do
+    ahead_of_time: it also compiles for GPUs that are named and need not be here (`Target.gpu`); those engines are read,
+                not run
 
     Example:
         >>> from archdsl.runtimes.artefact import Artefact
@@ -137,6 +139,7 @@ class Runtime(Protocol):
     loading_s: float = 120.0
     modules: tuple[str, ...] = ()
     reloads: bool = True
+    ahead_of_time: bool = False
 
     @property
     def devices(self) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ RUNTIMES: dict[str, str] = {
     "onnxruntime-tensorrt": "archdsl.runtimes.adapters.onnx_tensorrt",  # onnxruntime-gpu, TensorRT and a GPU
     "openvino": "archdsl.runtimes.adapters.openvino_runtime",  # openvino
     "tensorrt": "archdsl.runtimes.adapters.tensorrt_engine",  # tensorrt, torch for its buffers, and a GPU
+    "tensorrt-rtx": "archdsl.runtimes.adapters.tensorrt_rtx",  # tensorrt-rtx-cu13; torch and a GPU only to run
     "torch": "archdsl.runtimes.adapters.torch_eager",  # torch
     "torch-compile": "archdsl.runtimes.adapters.torch_compile",  # torch and a C++ compiler
     "torch-cudagraph": "archdsl.runtimes.adapters.torch_cudagraph",  # torch and a GPU

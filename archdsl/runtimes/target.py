@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from archdsl.backends.trt.gpus import gpu_problem
 from archdsl.backends.trt.library import gpu_driver
 from archdsl.errors import Place, Problem, SpecError, at_argument
+from archdsl.failures import failed
 from archdsl.json_fields import JsonFields
 from archdsl.runtimes.protocol import RunConfig, Runtime
 from archdsl.runtimes.registry import RUNTIMES, runtime
@@ -34,6 +36,8 @@ class Target(JsonFields):
 
     runtime: a name in `RUNTIMES`; device: `cpu` or `cuda`; precision: fp32, fp16 or bf16; batch: images at once
     threads: of the runtime
+    gpu: another GPU than this machine's, by compute capability or name (`backends.trt.gpus`), for a runtime that
+        compiles ahead of time: the engine can be read and its latency estimated, but it is not run
 
     Raises:  SpecError when the runtime does not know a value; each problem lists the values that it knows
     Example:
@@ -49,6 +53,7 @@ class Target(JsonFields):
     precision: str = "fp32"
     batch: int = 1
     threads: int = 1
+    gpu: str | None = None
 
     def __post_init__(self) -> None:
         problems = _problems(dataclasses.asdict(self), lambda field: _argument(field, getattr(self, field)))
@@ -88,9 +93,14 @@ class Target(JsonFields):
         """What the runtime's adapter needs of it."""
         return RunConfig(self.device, self.precision, self.batch, self.threads)
 
+    def as_json(self) -> dict[str, Any]:
+        """The fields by name; `gpu` where one is named."""
+        return {name: value for name, value in super().as_json().items() if name != "gpu" or value is not None}
+
     def __str__(self) -> str:
         threads = "" if self.threads == 1 else f", {self.threads} threads"
-        return f"{self.runtime} on {self.device}, {self.precision}, batch {self.batch}{threads}"
+        where = f"for {self.gpu}" if self.gpu else f"on {self.device}"
+        return f"{self.runtime} {where}, {self.precision}, batch {self.batch}{threads}"
 
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Target))
@@ -128,6 +138,11 @@ def resolve(target: Target | ResolvedTarget) -> ResolvedTarget:
     if isinstance(target, ResolvedTarget):
         return target
     chosen = runtime(target.runtime)
+    if target.gpu is not None:
+        message = f"{target.runtime} compiles for {target.gpu} ahead of time, and what it made is not run here"
+        hint = f"archdsl profile … --on {target.runtime}:{target.gpu} reads the engine and estimates its latency (in a "
+        hint += "search: latency_estimate)"
+        raise failed("runtime-missing", message, where=target.runtime, hint=f"{hint}; on a {target.gpu} leave it out")
     version, device_name = chosen.version(), chosen.device_name(target.device)
     parts = [
         f"{target.runtime} {version}",
@@ -181,7 +196,14 @@ def _problems(fields: Mapping[Any, object], locate: Locate) -> list[Problem]:
     if on_device is None:
         message = f"{name} knows the devices {', '.join(chosen.devices)}, got {device!r}"
         add("device", "unknown-name", message, _meant(str(device), chosen.devices))
-    elif precision not in on_device:
+    if (gpu := fields.get("gpu")) is not None:
+        if not chosen.ahead_of_time:
+            ahead = ", ".join(each for each in RUNTIMES if runtime(each).ahead_of_time)
+            message = f"{name} runs on the GPU of this machine; only {ahead} compiles for a GPU by its name"
+            add("gpu", "wrong-value", message, "leave gpu out")
+        elif problem := gpu_problem(str(gpu)):
+            add("gpu", *problem)
+    if on_device is not None and precision not in on_device:
         message = f"{name} knows the precisions {', '.join(on_device)} on {device}, got {precision!r}"
         add("precision", "unknown-name", message, _meant(str(precision), on_device))
     return found

@@ -74,6 +74,8 @@ class Infeasible(Exception):
 
 LatencyOf = Callable[[Spec], Timing]
 """Measures a network on one target: where its latency, throughput, peak memory and energy come from."""
+EstimateOf = Callable[[Spec], float]
+"""Estimates the latency of a network in ms, without a measurement."""
 OnStep = Callable[[str], None]
 Store = Callable[[str, Any], None]
 
@@ -87,6 +89,7 @@ class Assessor:
         constraints: hard bounds by objective name
         latency, accuracy: the evaluators; each is needed only when an objective or a constraint asks for it. In a study
             of several targets latency is a mapping from their labels, and its names are `latency@label`
+        estimate: estimates the latency, for `latency_estimate`
         seed: of the first training run
         early_stopping: stops trainings by comparison with the study's other networks (`others`, set by the campaign)
         predicted: predicts latencies before they are measured
@@ -101,6 +104,7 @@ class Assessor:
         constraints: Mapping[str, Bounds] | None = None,
         latency: LatencyOf | Mapping[str, LatencyOf] | None = None,
         accuracy: Evaluator[Spec] | None = None,
+        estimate: EstimateOf | None = None,
         seed: int = 0,
         early_stopping: SuccessiveHalving | None = None,
         predicted: PredictedLatencies | None = None,
@@ -111,11 +115,14 @@ class Assessor:
         offered = latency if isinstance(latency, Mapping) else {} if latency is None else {"": latency}
         self.latencies = {t: take for t, take in offered.items() if wanted & {named(kind, t) for kind in MEASURED}}
         self.accuracy = accuracy if "accuracy" in wanted else None
+        self.estimate = estimate if "latency_estimate" in wanted else None
         self.early_stopping = early_stopping
         self.others: Callable[[], Sequence[Record]] = lambda: ()
         there = {"params", "macs", *(named(kind, target) for kind in MEASURED for target in offered)}
         if accuracy is not None:
             there.add("accuracy")
+        if estimate is not None:
+            there.add("latency_estimate")
         if wanted - there:
             raise ValueError(f"nothing evaluates the {' and the '.join(sorted(wanted - there))}")
 
@@ -153,13 +160,19 @@ class Assessor:
         """Measure and train a network.
 
         Args:
-            on_step: called with `latency` (`latency@label`) and `training` when they begin
-            store: called with each result as soon as it is there: `accuracy`, `timing` (`timing@label`), as plain data
+            on_step: called with `latency` (`latency@label`), `latency_estimate` and `training` when they begin
+            store: called with each result as soon as it is there: `accuracy`, `timing` (`timing@label`),
+                `latency_estimate`, as plain data
         Returns: the objectives' values, in their order, and the violation of each constraint (`violation`)
         Raises: Infeasible; BadValues for a memory or an energy that is not known; MeasureError, TrainingError and
             BackendError of the evaluators
         """
         values: dict[str, float] = {"params": candidate.params, "macs": candidate.macs}
+        if self.estimate is not None:
+            on_step("latency_estimate")
+            values["latency_estimate"] = self.estimate(candidate.spec)
+            store("latency_estimate", values["latency_estimate"])
+            self._check(values, paid=True)
         for target, take in self.latencies.items():
             on_step(named("latency", target))
             timing = take(candidate.spec)
@@ -212,6 +225,8 @@ class Assessor:
     def values_of(self, record: Record) -> tuple[list[float], dict[str, float]]:
         """The objectives' values and the violations of a record, as of `assess`. Raises: BadValues"""
         values: dict[str, float] = {"params": record.params or 0, "macs": record.macs or 0}
+        if record.latency_estimate is not None:
+            values["latency_estimate"] = record.latency_estimate
         for target, timing in record.timing_by_target.items():
             values.update(self._measured(timing, target))
         if record.accuracy is not None:

@@ -65,6 +65,7 @@ OBJECTIVES: dict[str, Objective] = {
         Objective("throughput", "maximize", "images/s"),
         Objective("peak_memory", "minimize", "bytes"),
         Objective("energy", "minimize", "mJ/image"),
+        Objective("latency_estimate", "minimize", "ms"),
         Objective("params", "minimize"),
         Objective("macs", "minimize"),
     )
@@ -84,7 +85,8 @@ def objective_named(name: str) -> Objective:
 def chosen(asked: Sequence[str], offered: Sequence[str], targets: Sequence[str] = ()) -> tuple[Objective, ...]:
     """The objectives of a study, in the order of its values.
 
-    asked: names from the command line; accuracy is added in front, unless the space does not offer it. A kind that is
+    asked: names from the command line; accuracy is added in front, unless the space does not offer it, or an estimate
+        is asked for, which needs neither data nor a GPU (then accuracy must be asked for as well). A kind that is
         measured, such as `latency`, stands for all of it: on every target the space offers it on, or on every target
     offered: what the space file describes; all of it when nothing is asked
     targets: labels of the study's targets where there are several
@@ -99,7 +101,7 @@ def chosen(asked: Sequence[str], offered: Sequence[str], targets: Sequence[str] 
     if problems:
         raise StudyError(problems)
     names = list(dict.fromkeys(one for name in asked for one in _meant(name, offered, targets)) or offered)
-    if "accuracy" in offered:
+    if "accuracy" in offered and ("latency_estimate" not in asked or "accuracy" in asked):
         names = ["accuracy", *(name for name in names if name != "accuracy")]
     if not names:
         message = "a study needs an objective"

@@ -15,7 +15,7 @@ from archdsl.training.outcome import Accuracy
 State = Literal["complete", "infeasible", "stopped", "failed", "open"]
 
 PREFIX = "archdsl:"
-_PLAIN = ("hash", "name", "params", "macs", "reason", "rule", "duplicate_of", "seconds")
+_PLAIN = ("hash", "name", "params", "macs", "latency_estimate", "reason", "rule", "duplicate_of", "seconds")
 """Fields that are stored as they are, under their own names."""
 Read = TypeVar("Read", Timing, Accuracy)
 
@@ -28,6 +28,7 @@ class Record:
            `stopped` was behind others before the end of its training; `failed` says why in `reason`;
            `open` waits or runs
     hash: the network's canonical hash; name: a known design's, or one made from the hash
+    latency_estimate: in ms, of an engine that was compiled and not run
     timing: on the study's target; timings: on its targets, by label, where it has several
     duplicate_of: number of the trial that has evaluated this network; this one has its values
     cheap: the trial has neither measured nor trained a network
@@ -53,6 +54,7 @@ class Record:
     timings: Mapping[str, Timing] = field(default_factory=dict)
     rungs: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
     before: Record | None = None
+    latency_estimate: float | None = None
 
     @property
     def is_confirmed(self) -> bool:

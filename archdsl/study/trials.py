@@ -30,7 +30,7 @@ from archdsl.study.storage.leases import Lease, LeaseLost, Leases
 from archdsl.study.storage.store import StudyStore
 from archdsl.study.storage.study import is_storage_error
 
-OF_NETWORK = ("timing", "accuracy", "reason", "rule")
+OF_NETWORK = ("timing", "latency_estimate", "accuracy", "reason", "rule")
 """Attributes of a trial that hold for its duplicates, too; a timing's target may follow behind an @."""
 
 

@@ -3,7 +3,8 @@
 
 TensorRT ships no types. These are what the backend is checked against, and `tests/test_trt_surface.py` (opt-in) checks
 them in turn against the published bindings of 10.16 and 11.4: every member named here, its arguments and its result.
-Only what both have is here, so one source serves both.
+Only what both have is here, and TensorRT for RTX has all of it, so one source serves the three. What the last has alone
+(`ComputeCapability`) is in `build.py`.
 """
 
 from __future__ import annotations
@@ -93,12 +94,12 @@ class Dims(Protocol):
 
 
 class ITensor(Protocol):
-    """A tensor of a network."""
+    """A tensor of a network. The shape of an input can be set."""
+
+    shape: Dims
 
     @property
     def name(self) -> str: ...
-    @property
-    def shape(self) -> Dims: ...
 
 
 class INetworkDefinition(Protocol):

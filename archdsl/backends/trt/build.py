@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from archdsl.backends.trt import api as api
 from archdsl.backends.trt.cache import cache_file, shared_timings
@@ -13,9 +14,11 @@ from archdsl.errors import BackendError, Problem, at_argument
 
 
 def build_plan(
-    trt: TensorRT, builder: api.Builder, model: bytes | Path, options: EngineOptions, gpu: str, log: Log
+    trt: TensorRT, builder: api.Builder, model: bytes | Path, options: EngineOptions, gpu: str, log: Log, *, fixed: bool
 ) -> bytes:
-    """The plan of a model. Errors: BackendError as `engine.build_engine` says; anything the bindings raise"""
+    """The plan of a model. fixed: a dynamic batch becomes the only size in `options.batches`.
+
+    Errors: BackendError as `engine.build_engine` says; anything the bindings raise"""
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     if network is None:
         raise gave_up("made a network", log)
@@ -23,8 +26,11 @@ def build_plan(
     parsed = parser.parse_from_file(str(model)) if isinstance(model, Path) else parser.parse(model)
     if not parsed:
         raise _unparsed(parser, log)
+    if fixed:
+        _fix_batch(network, options)
     config = builder.create_builder_config()
     _configure(trt, config, options)
+    _name_capabilities(trt, config, options.capabilities)
     for profile in _profiles(builder, network, options):
         if config.add_optimization_profile(profile) < 0:
             raise gave_up("took the batch sizes", log)
@@ -36,6 +42,16 @@ def build_plan(
     plan = api.copied(memory)
     del parser
     return plan
+
+
+def _fix_batch(network: api.INetworkDefinition, options: EngineOptions) -> None:
+    """Give a dynamic batch the one size that it is built for: shapes are known, and kernels need compute none."""
+    if not options.batches or options.one_batch is None:
+        return
+    for tensor in map(network.get_input, range(network.num_inputs)):
+        shape = [tensor.shape[i] for i in range(len(tensor.shape))]
+        if shape[:1] == [-1]:
+            tensor.shape = (options.one_batch, *shape[1:])
 
 
 def _configure(trt: TensorRT, config: api.IBuilderConfig, options: EngineOptions) -> None:
@@ -56,6 +72,26 @@ def _configure(trt: TensorRT, config: api.IBuilderConfig, options: EngineOptions
         config.set_flag(flags.STRIP_PLAN)
         if not options.refit:
             config.set_flag(flags.REFIT_IDENTICAL)
+
+
+def built_for(trt: TensorRT) -> dict[str, Any]:
+    """The compute capabilities that TensorRT for RTX builds for, as `sm86`, and what it calls them."""
+    known = trt.ComputeCapability  # type: ignore[attr-defined]  # TensorRT has none
+    names = sorted((name for name in dir(known) if name.startswith("SM")), key=lambda name: int(name[2:]))
+    return {name.lower(): getattr(known, name) for name in names}
+
+
+def _name_capabilities(trt: TensorRT, config: Any, capabilities: tuple[str, ...]) -> None:
+    """Which GPUs the engine is for. Errors: BackendError for one that this release does not build for"""
+    if not capabilities:
+        return
+    known = built_for(trt)
+    known["current"] = trt.ComputeCapability.CURRENT  # type: ignore[attr-defined]
+    config.num_compute_capabilities = len(capabilities)
+    for index, name in enumerate(capabilities):
+        if name not in known or not config.set_compute_capability(known[name], index):
+            message = f"TensorRT for RTX {trt.__version__} does not build for {name}, but for {', '.join(known)}"
+            raise failure("wrong-value", message, at=name)
 
 
 def _profiles(

@@ -1,9 +1,10 @@
-"""Graph -> ONNX -> TensorRT engine, from one source for TensorRT 10 (from 10.12) and 11.
+"""Graph -> ONNX -> TensorRT engine, from one source for TensorRT 10 (from 10.12) and 11, and TensorRT for RTX.
 
 Networks are strongly typed: every precision is in the graph, as TensorRT 11 knows nothing else and 10 can do the same.
 
-State: every call here is checked against the published Python bindings of 10.16 and 11.4 (`tests/test_trt_surface.py`)
-and exercised with a stand-in for them. We have not run it on a GPU: no engine of it has been built or timed by us.
+State: TensorRT for RTX builds engines ahead of time without a GPU: CI parses and builds with it. For TensorRT every
+call here is checked against the published Python bindings of 10.16 and 11.4 (`tests/test_trt_surface.py`) and exercised
+with a stand-in for them. Nothing has been loaded or run on a GPU by us.
 """
 
 from __future__ import annotations
@@ -21,10 +22,23 @@ from typing import Any, NamedTuple
 from archdsl.backends.initial import Array
 from archdsl.backends.onnx import file as onnx_file
 from archdsl.backends.onnx import model as onnx_model
+from archdsl.backends.onnx.dialects import PLAIN, Dialect
 from archdsl.backends.trt.attention import attention_cores, read_model
-from archdsl.backends.trt.build import build_plan
+from archdsl.backends.trt.build import build_plan, built_for
+from archdsl.backends.trt.build_log import Kernel, kernels_of, report_of_log
 from archdsl.backends.trt.cache import cache_file
-from archdsl.backends.trt.library import TensorRT, failure, gpu_driver, gpu_name, load_tensorrt, make_builder, open_log
+from archdsl.backends.trt.library import (
+    CLASSIC,
+    RTX,
+    Product,
+    TensorRT,
+    failure,
+    gpu_driver,
+    gpu_name,
+    load_tensorrt,
+    make_builder,
+    open_log,
+)
 from archdsl.backends.trt.options import Batches, EngineOptions
 from archdsl.backends.trt.report import AttentionCore, Report, report_of
 from archdsl.backends.trt.run import guarded, load_plan
@@ -34,22 +48,39 @@ from archdsl.ir.graph import Graph
 from archdsl.json_fields import JsonFields
 from archdsl.owned import read_own
 
-__all__ = ["Batches", "Engine", "EngineOptions", "Status", "build_engine", "emit", "load_engine", "status"]
+__all__ = [
+    "CLASSIC",
+    "RTX",
+    "Batches",
+    "Engine",
+    "EngineOptions",
+    "Status",
+    "build_engine",
+    "build_status",
+    "emit",
+    "load_engine",
+    "status",
+]
 
 NO_GPU_NAME = "unknown GPU"
+BUILDERS_CHOICE = "sm80, sm86, sm89, sm120 and newer"
+"""What an engine of TensorRT for RTX is for where no capability was named, as its documentation says."""
 
 
 @dataclass(frozen=True)
 class Engine(JsonFields):
     """A built engine: the plan, and what it was built with.
 
-    tensorrt, gpu: a plan runs on this version and this GPU only, unless it was built compatible
+    tensorrt, gpu: a plan runs on this version and this GPU only, unless it was built compatible; of one that was built
+        ahead of time the compute capabilities
     driver: the version of NVIDIA's driver at the build; None where it is unknown
     build_s: seconds that the build took
     timing_cache_sha256: digest of the timing cache's file after the build, for a build from the same timings
     onnx_sha256: digest of the ONNX model that it was built from, without external data
     report: its layers; None when the plan could not be loaded to inspect them (`notes` says why)
     notes: TensorRT's warnings
+    product: Python's name of the module that built it
+    kernels: as the builder's log describes them, of an engine that was built ahead of time; not in its `.json`
     """
 
     plan: bytes = field(repr=False)
@@ -62,6 +93,15 @@ class Engine(JsonFields):
     notes: tuple[str, ...] = ()
     driver: str | None = None
     timing_cache_sha256: str | None = None
+    product: str = CLASSIC.module
+    kernels: tuple[Kernel, ...] = field(default=(), repr=False)
+
+    @property
+    def not_run(self) -> str | None:
+        """What to know of an engine that nothing here has loaded; None for one that was loaded and inspected."""
+        if self.product != RTX.module:
+            return None
+        return f"built ahead of time for {self.gpu}, from NVIDIA's compiler alone; it was neither loaded nor run"
 
     @property
     def digest(self) -> str:
@@ -80,6 +120,8 @@ class Engine(JsonFields):
     def as_json(self) -> dict[str, Any]:
         return {
             "plan_sha256": self.digest,
+            "product": self.product,
+            **({"not_run": self.not_run} if self.not_run else {}),
             "tensorrt": self.tensorrt,
             "gpu": self.gpu,
             "driver": self.driver,
@@ -122,6 +164,8 @@ def emit(
     seed: int = 0,
     options: EngineOptions | None = None,
     opset: int | None = None,
+    product: Product = CLASSIC,
+    dialect: Dialect = PLAIN,
     trt: TensorRT | None = None,
 ) -> Engine:
     """Build the network's engine, by way of ONNX.
@@ -130,44 +174,72 @@ def emit(
         weights: arrays by parameter path; by default the initial weights of `seed`
         options: how it is built; one batch size in `options.batches` gives static shapes, which run fastest
         opset: of the ONNX model; by default the oldest that has all the ops
-        trt: TensorRT, by default the installed one
+        product: whose builder
+        dialect: of the ONNX model; its rewrites of the graph are done already
+        trt: the product's module, by default the installed one
 
     Raises: BackendError, see `build_engine`; WeightsError when a tensor is missing or has another shape
     """
     options = options or EngineOptions()
-    trt = trt or load_tensorrt()
-    model = onnx_model.emit(graph, weights, opset=opset, batch=options.one_batch, seed=seed)
+    trt = trt or load_tensorrt(product)
+    model = onnx_model.emit(graph, weights, opset=opset, batch=options.one_batch, seed=seed, dialect=dialect)
     if onnx_file.num_weight_bytes(model) <= onnx_file.EXTERNAL_BYTES:
-        return build_engine(onnx_model.serialize(model), options, trt=trt)
+        return build_engine(onnx_model.serialize(model), options, product=product, trt=trt)
     with tempfile.TemporaryDirectory(prefix="archdsl-") as folder:
-        return build_engine(onnx_model.write(model, Path(folder) / "model.onnx"), options, trt=trt)
+        return build_engine(onnx_model.write(model, Path(folder) / "model.onnx"), options, product=product, trt=trt)
 
 
-def build_engine(model: bytes | Path, options: EngineOptions | None = None, *, trt: TensorRT | None = None) -> Engine:
+def build_engine(
+    model: bytes | Path,
+    options: EngineOptions | None = None,
+    *,
+    product: Product = CLASSIC,
+    trt: TensorRT | None = None,
+) -> Engine:
     """Build the engine of an ONNX model.
 
     Args:
         model: its bytes, or its file, which is needed where weights are external
-        trt: TensorRT, by default the installed one
+        product: whose builder; one that builds ahead of time gives an engine that was neither loaded nor run
+        trt: the product's module, by default the installed one
 
     Raises: BackendError when TensorRT is missing or unsupported, there is no GPU, the model cannot be parsed (one
         problem for each node), `batches` do not fit the model, memory runs out, or TensorRT fails otherwise
     """
     options = options or EngineOptions()
-    trt = trt or load_tensorrt()
+    trt = trt or load_tensorrt(product)
     data, cores = _opened(model)
     log = open_log(trt)
     builder = make_builder(trt, log)
-    gpu = gpu_name() or NO_GPU_NAME
+    gpu = (", ".join(options.capabilities) or BUILDERS_CHOICE) if product.ahead_of_time else gpu_name() or NO_GPU_NAME
     start = time.perf_counter()
     with guarded("built the engine", log):
-        plan = build_plan(trt, builder, model, options, gpu, log)
+        plan = build_plan(trt, builder, model, options, gpu, log, fixed=product.ahead_of_time)
     build_s = time.perf_counter() - start
-    report, problem = _report(trt, plan, options, cores)
-    notes = (*log.warnings(), *([f"no report: {problem}"] if problem else []))
     onnx_sha256 = hashlib.sha256(data).hexdigest()
+    if product.ahead_of_time:
+        kernels = kernels_of(log.layers)
+        problem = None if kernels else "the builder's log describes no layer"
+        report = report_of_log(kernels, cores) if kernels else None
+    else:
+        kernels = ()
+        report, problem = _report(trt, plan, options, cores)
+    notes = (*log.warnings(), *([f"no report: {problem}"] if problem else []))
     timings = _timing_cache_digest(options, trt.__version__, gpu)
-    return Engine(plan, trt.__version__, gpu, options, onnx_sha256, build_s, report, notes, gpu_driver(), timings)
+    return Engine(
+        plan,
+        trt.__version__,
+        gpu,
+        options,
+        onnx_sha256,
+        build_s,
+        report,
+        notes,
+        driver=None if product.ahead_of_time else gpu_driver(),
+        timing_cache_sha256=timings,
+        product=product.module,
+        kernels=kernels,
+    )
 
 
 def _timing_cache_digest(options: EngineOptions, version: str, gpu: str) -> str | None:
@@ -225,3 +297,14 @@ def status(load: Callable[[], TensorRT] = load_tensorrt, gpu: Callable[[], str |
     if name is None:
         return Status(False, f"TensorRT {version}, but no NVIDIA GPU was found", "nvidia-smi")
     return Status(True, f"TensorRT {version} on {name} (not yet run on a GPU by the authors)")
+
+
+def build_status(load: Callable[[], TensorRT] = lambda: load_tensorrt(RTX)) -> Status:
+    """Whether engines can be built ahead of time, without a GPU, and for which capabilities. Never raises."""
+    try:
+        trt = load()
+        return Status(True, f"{RTX.title} {trt.__version__} builds, without a GPU, for {', '.join(built_for(trt))}")
+    except ArchError as error:
+        return Status(False, error.problems[0].message, error.problems[0].hint)
+    except Exception as error:
+        return Status(False, f"{RTX.title} cannot be asked: {error}")

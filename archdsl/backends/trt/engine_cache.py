@@ -16,7 +16,7 @@ from pathlib import Path
 
 from archdsl.backends.trt.cache import TimingCacheWarning
 from archdsl.backends.trt.engine import Engine, build_engine, load_engine, sidecar
-from archdsl.backends.trt.library import TensorRT, gpu_driver, gpu_name
+from archdsl.backends.trt.library import CLASSIC, Product, TensorRT, gpu_driver, gpu_name
 from archdsl.backends.trt.options import EngineOptions
 from archdsl.errors import ArchError, BackendError
 from archdsl.owned import own_folder
@@ -25,7 +25,9 @@ MAX_CACHED = 32
 """Engines in one folder; the least recently used are removed."""
 
 
-def cached_engine(model: Path, options: EngineOptions, folder: Path, *, trt: TensorRT) -> Engine:
+def cached_engine(
+    model: Path, options: EngineOptions, folder: Path, *, trt: TensorRT, product: Product = CLASSIC
+) -> Engine:
     """The engine of an ONNX file, from the cache if one matches, else built and stored there.
 
     Args:
@@ -37,17 +39,19 @@ def cached_engine(model: Path, options: EngineOptions, folder: Path, *, trt: Ten
     """
     gpu, driver = gpu_name(), gpu_driver()
     if gpu is None or driver is None:
-        return build_engine(model, options, trt=trt)
+        return build_engine(model, options, product=product, trt=trt)
     digest = hashlib.sha256(model.read_bytes()).hexdigest()
-    path = folder / f"{_name(digest, options, trt.__version__, gpu)}.engine"
+    made_for = f"{gpu}, {driver}" if product.ahead_of_time else gpu
+    path = folder / f"{_name(digest, options, trt.__version__, made_for)}.engine"
     with contextlib.suppress(BackendError):  # none is there, or it is damaged
         found = load_engine(path)
         made_from = (found.onnx_sha256, _asked(found.options), found.tensorrt, found.gpu, found.driver)
-        if made_from == (digest, _asked(options), trt.__version__, gpu, driver):
+        built_on = (", ".join(options.capabilities), None) if product.ahead_of_time else (gpu, driver)
+        if made_from == (digest, _asked(options), trt.__version__, *built_on) and found.product == product.module:
             with contextlib.suppress(OSError):
                 os.utime(path)
             return found
-    built = build_engine(model, options, trt=trt)
+    built = build_engine(model, options, product=product, trt=trt)
     try:
         own_folder(folder, 0o700)
         built.save(path)

@@ -1,4 +1,4 @@
-"""The library TensorRT: import, supported versions, log messages, and the GPU that it would use."""
+"""The libraries TensorRT and TensorRT for RTX: import, supported versions, log messages, and the GPU they would use."""
 
 from __future__ import annotations
 
@@ -15,14 +15,31 @@ from typing import Any, Protocol, cast
 from archdsl.backends.trt import api as api
 from archdsl.errors import BackendError
 
-OLDEST, NEWEST = (10, 12), 11
-"""The oldest minor and the newest major version this backend is written for; see the extra `tensorrt`."""
 
-INSTALL = "pip install 'archdsl[tensorrt]'"
+@dataclass(frozen=True)
+class Product:
+    """One of NVIDIA's two TensorRTs, whose Python modules have the same members.
+
+    module: its name in Python; title: its maker's name for it
+    oldest, newest: the oldest minor and the newest major version that this backend is written for
+    install: the command that brings it
+    ahead_of_time: it builds engines for GPUs by their compute capability, without one and without a driver
+    """
+
+    module: str
+    title: str
+    oldest: tuple[int, int]
+    newest: int
+    install: str
+    ahead_of_time: bool = False
+
+
+CLASSIC = Product("tensorrt", "TensorRT", (10, 12), 11, "pip install 'archdsl[tensorrt]'")
+RTX = Product("tensorrt_rtx", "TensorRT for RTX", (1, 7), 1, "pip install 'archdsl[tensorrt-rtx]'", ahead_of_time=True)
 
 
 class TensorRT(api.Constructors, Protocol):
-    """The module `tensorrt`, as far as we use it."""
+    """The module of a product, as far as we use it."""
 
     __version__: str
     BuilderFlag: api.BuilderFlag
@@ -41,39 +58,42 @@ def failure(rule: str, message: str, hint: str | None = None, *, at: str = "tens
     return BackendError.at("tensorrt", at, rule, message, hint)
 
 
-def load_tensorrt() -> TensorRT:
-    """The module `tensorrt`. Errors: BackendError when it is missing, incomplete, or of a version we do not know."""
+def load_tensorrt(product: Product = CLASSIC) -> TensorRT:
+    """The module of a product. Errors: BackendError when it is missing, incomplete, or of a version we do not know."""
     try:
-        found = import_module("tensorrt")
+        found = import_module(product.module)
     except ModuleNotFoundError as error:
-        in_part = f"TensorRT is installed in part: there is no module {error.name}"
-        message = "TensorRT is not installed" if error.name == "tensorrt" else in_part
-        raise failure("missing-library", message, INSTALL) from error
+        in_part = f"{product.title} is installed in part: there is no module {error.name}"
+        message = f"{product.title} is not installed" if error.name == product.module else in_part
+        raise failure("missing-library", message, product.install) from error
     except Exception as error:  # the bindings load shared libraries, and say in many ways that they cannot
-        message = f"TensorRT's Python bindings are there, but its libraries cannot be loaded: {_line(error)}"
-        hint = f"{INSTALL} brings them; a system-wide TensorRT must be on LD_LIBRARY_PATH"
+        message = f"{product.title}'s Python bindings are there, but its libraries cannot be loaded: {_line(error)}"
+        hint = f"{product.install} brings them; a system-wide {product.title} must be on LD_LIBRARY_PATH"
         raise failure("missing-library", message, hint) from error
     trt = cast(TensorRT, found)
-    check_version(str(getattr(trt, "__version__", "")))
+    check_version(str(getattr(trt, "__version__", "")), product)
     return trt
 
 
-def check_version(version: str) -> None:
-    """Errors: BackendError when this is not a version of TensorRT that the backend is written for."""
+def check_version(version: str, product: Product = CLASSIC) -> None:
+    """Errors: BackendError when this is not a version of the product that the backend is written for."""
     match = re.match(r"(\d+)\.(\d+)", version)
-    known = f"this backend needs TensorRT {OLDEST[0]}.{OLDEST[1]} to {NEWEST}.x"
+    title, install = product.title, product.install
+    known = f"this backend needs {title} {product.oldest[0]}.{product.oldest[1]} to {product.newest}.x"
     if not match:
-        raise failure("version", f"the module `tensorrt` has no version; {known}", INSTALL)
+        raise failure("version", f"the module `{product.module}` has no version; {known}", install)
     number = (int(match[1]), int(match[2]))
-    if number < OLDEST:
-        raise failure("version", f"TensorRT {version} is too old; {known}", f"{INSTALL} --upgrade")
-    if number[0] > NEWEST:
-        raise failure("version", f"TensorRT {version} is newer than this release of archdsl; {known}", INSTALL)
+    if number < product.oldest:
+        raise failure("version", f"{title} {version} is too old; {known}", f"{install} --upgrade")
+    if number[0] > product.newest:
+        raise failure("version", f"{title} {version} is newer than this release of archdsl; {known}", install)
 
 
 # ---- messages
 
 ERRORS = ("INTERNAL_ERROR", "ERROR")
+LAYER, TYPE = "Name: ", ", LayerType: "
+"""What marks a line of the log that describes a layer of the finished engine."""
 _MEMORY = re.compile(r"out.?of.?memory|insufficient memory|bad_alloc|cudaErrorMemoryAllocation", re.IGNORECASE)
 
 
@@ -82,9 +102,12 @@ class Log:
     """The last errors and warnings of TensorRT, in order. `logger` is the object that TensorRT calls.
 
     The logger must live as long as anything that was made with it.
+
+    layers: the lines in which the builder describes the layers of a finished engine, in order (`build_log` reads them)
     """
 
     messages: deque[tuple[str, str]] = field(default_factory=lambda: deque(maxlen=200))
+    layers: list[str] = field(default_factory=list)
     logger: api.ILogger = field(init=False)
 
     def note(self, severity: api.Member, text: str) -> None:
@@ -93,6 +116,8 @@ class Log:
             name = severity.name
             if name in ERRORS or name == "WARNING":
                 self.messages.append((name, text.strip()))
+            elif TYPE in text:
+                self.layers += [line for line in text.split("\n") if line.startswith(LAYER) and TYPE in line]
 
     def errors(self, last: int = 5) -> list[str]:
         """The last errors, without repetitions."""
@@ -150,7 +175,8 @@ def no_gpu(trt: TensorRT, log: Log, error: BaseException) -> BackendError:
     """The error for a class of TensorRT that could not be made: no usable GPU, or no memory."""
     if log.memory_ran_out() or isinstance(error, MemoryError):
         return gave_up("started", log, error)
-    message = f"TensorRT {trt.__version__} found no GPU that it can use: {log.reason(_line(error))}"
+    title = next((each.title for each in (RTX,) if each.module == getattr(trt, "__name__", "")), CLASSIC.title)
+    message = f"{title} {trt.__version__} found no GPU that it can use: {log.reason(_line(error))}"
     return failure("no-gpu", message, "`nvidia-smi` shows the GPUs and the driver; TensorRT runs on NVIDIA GPUs only")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from archdsl.backends.trt.library import failure
 from archdsl.files import cache_folder
@@ -45,7 +45,12 @@ KNOBS: dict[str, type] = {
     "strip_weights": bool,
     "timing_cache": str,
 }
-"""The options that a user sets one by one, and what each is: all but `batches`."""
+"""The options that a user sets one by one, and what each is: all but `batches` and `capabilities`."""
+
+AHEAD_KNOBS = ("optimization_level", "workspace_bytes", "tf32")
+"""Those that an engine built ahead of time can have. Of the others TensorRT for RTX 1.7 itself says: it knows no
+hardware compatibility and no timing cache; refitting and stripping want a driver, version compatibility a library that
+is not in its wheels."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,8 @@ class EngineOptions(JsonFields):
     strip_weights: leave weights out of the plan; they are put in when it is loaded. Without `refit` they must be the
         same as at the build
     timing_cache: a file, or a folder of one file for each TensorRT and GPU, that builds share
+    capabilities: of the GPUs that TensorRT for RTX builds for, such as `sm86`; `current` is the GPU of this machine,
+        and none leaves it to the builder (8.0, 8.6, 8.9, 12.0 and newer, as its documentation says)
 
     Errors: BackendError for a value out of range
 
@@ -79,6 +86,7 @@ class EngineOptions(JsonFields):
     refit: bool = False
     strip_weights: bool = False
     timing_cache: Path | None = None
+    capabilities: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.optimization_level <= 5:
@@ -95,6 +103,17 @@ class EngineOptions(JsonFields):
         with suppress(OSError):  # `cache.shared_timings` warns of it
             (cache if "timing_cache" not in knobs else cache.parent).mkdir(parents=True, exist_ok=True)
         return cls(**{**knobs, "timing_cache": cache}, batches=batches)
+
+    @classmethod
+    def ahead(cls, capabilities: tuple[str, ...], knobs: Mapping[str, Any], *, batches: tuple[Batches, ...]) -> Self:
+        """Options of an engine that is built ahead of time, by the names in `AHEAD_KNOBS`.
+
+        Raises: BackendError for an option that such an engine cannot have
+        """
+        if strange := [name for name in knobs if name not in AHEAD_KNOBS]:
+            message = f"an engine that is built ahead of time has no option {strange[0]}"
+            raise failure("unknown-name", message, f"one of {', '.join(AHEAD_KNOBS)}", at=strange[0])
+        return cls(**knobs, batches=batches, capabilities=capabilities)
 
     @property
     def one_batch(self) -> int | None:

@@ -30,7 +30,7 @@ _SHORT_MOVES = {word[:3] for word in _MOVES}
 
 _KINDS: tuple[tuple[str, str], ...] = (
     ("attention", r"attention|^f?mha"),
-    ("convolution", r"conv(?!ert)"),
+    ("convolution", r"conv(?!ert)|^correlation$"),
     ("linear", r"gemm|matrix|matmul|fully"),
     ("reformat", r"reformat|noop|identity"),
     ("shuffle", r"shuffle|transpose|permute|slice|concat|gather|reshape|move|copy"),
@@ -91,11 +91,18 @@ class Report(JsonFields):
         """The layers of no known kind, as `type: name`."""
         return tuple(f"{layer.type}: {layer.name}" for layer in self.layers if layer.kind == "other")
 
+    @property
+    def num_fused(self) -> int:
+        """How many attentions are one kernel."""
+        return sum(verdict == FUSED for verdict in self.attentions.values())
+
     def text(self) -> str:
         """The report in a few lines."""
         counts = ", ".join(f"{number} {kind}" for kind, number in self.counts().items())
-        fused = sum(verdict == FUSED for verdict in self.attentions.values())
-        lines = [f"layers: {counts or 'none known'}", f"attentions: {fused} of {len(self.attentions)} are one kernel"]
+        lines = [
+            f"layers: {counts or 'none known'}",
+            f"attentions: {self.num_fused} of {len(self.attentions)} are one kernel",
+        ]
         lines += [f"  {verdict}: {path}" for path, verdict in self.attentions.items() if verdict != FUSED]
         lines += [f"  other: {name}" for name in self.others]
         return "\n".join(lines)
@@ -112,8 +119,12 @@ def named(layers: Sequence[Layer], name: str) -> Layer | None:
 
 def report_of(inspected: str, cores: Sequence[AttentionCore] = ()) -> Report:
     """The report of what the inspector said. Text that is not what it used to say gives a report without layers."""
-    layers = tuple(_layers(inspected))
-    return Report(layers, {core.path: _verdict(core, layers) for core in cores})
+    return report_of_layers(tuple(_layers(inspected)), cores)
+
+
+def report_of_layers(layers: Sequence[Layer], cores: Sequence[AttentionCore] = ()) -> Report:
+    """The report on layers, each attention judged by those that name its nodes."""
+    return Report(tuple(layers), {core.path: _verdict(core, layers) for core in cores})
 
 
 def _layers(inspected: str) -> Iterable[Layer]:
@@ -157,7 +168,7 @@ def kind_of(name: str, type_: str, tactic: str = "") -> str:
         return "attention"
     if "ForeignNode[" in name:
         return "region"
-    if words := _words(name):
+    if words := generated_from(name):
         if all(word.startswith("Cas") for word in words):
             return "cast"
         if all(word in _MOVES or word in _SHORT_MOVES for word in words):
@@ -167,10 +178,15 @@ def kind_of(name: str, type_: str, tactic: str = "") -> str:
     return next((kind for kind, pattern in _KINDS if re.search(pattern, type_, re.IGNORECASE)), "other")
 
 
-def _words(name: str) -> list[str]:
+def generated_from(name: str) -> list[str]:
     """`__myl_TranReshMove_myl3_4` -> Tran, Resh, Move: the ops in a kernel that TensorRT generated."""
     match = _MYELIN.match(name)
     return _WORD.findall(match[1]) if match else []
+
+
+def only_moves(words: Sequence[str]) -> bool:
+    """Whether ops, as `generated_from` abbreviates them, move, copy or convert numbers and compute none."""
+    return bool(words) and all(word in (*_MOVES, "Cast", "Repl") or word in _SHORT_MOVES for word in words)
 
 
 def _verdict(core: AttentionCore, layers: Sequence[Layer]) -> str:

@@ -133,6 +133,7 @@ class Constraints(_Model):
     params: CountBounds | None = None
     macs: CountBounds | None = None
     latency: LatencyBounds | None = None
+    latency_estimate: DurationBounds | None = None
     throughput: ThroughputBounds | None = None
     peak_memory: PeakMemoryBounds | None = None
     energy: EnergyBounds | None = None
@@ -173,6 +174,7 @@ class TargetObjective(_Model):
     name: what the target is called in a study of several; by default its runtime and what differs from one fp32 image
         on one CPU thread: `onnxruntime`, `openvino-b8`, `tensorrt-cuda-fp16`
     device: by default the one that the runtime knows first
+    gpu: of an engine that is built ahead of time; it is not run, so its latency cannot be measured: `latency_estimate`
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$", max_length=60)] | None = None
@@ -181,6 +183,7 @@ class TargetObjective(_Model):
     precision: _Name = "fp32"
     batch: int = Field(default=1, ge=1, le=65536)
     threads: int = Field(default=1, ge=1, le=1024)
+    gpu: _Word | None = None
 
     @property
     def label(self) -> str:
@@ -188,6 +191,7 @@ class TargetObjective(_Model):
         parts = [
             self.runtime,
             self.device if self.device not in (None, "cpu") else "",
+            self.gpu or "",
             self.precision if self.precision != "fp32" else "",
             f"b{self.batch}" if self.batch != 1 else "",
             f"t{self.threads}" if self.threads != 1 else "",
@@ -197,6 +201,23 @@ class TargetObjective(_Model):
     def fields(self) -> dict[str, Any]:
         """What is set, but for the name: a mapping that a target can be made of."""
         return self.model_dump(exclude={"name"}, exclude_none=True)
+
+
+class EstimateObjective(_Model):
+    """A latency that nobody measures: a runtime compiles each network ahead of time for a GPU that need not be here,
+    and it is estimated what that engine takes.
+
+    gpu: a compute capability (`sm86`) or the name of a GPU (`rtx3080`)
+    """
+
+    runtime: _Name = "tensorrt-rtx"
+    gpu: _Word
+    precision: _Name = "fp16"
+    batch: int = Field(default=1, ge=1, le=65536)
+
+    def fields(self) -> dict[str, Any]:
+        """A mapping that a target can be made of."""
+        return self.model_dump()
 
 
 class CountObjective(_Model):
@@ -218,6 +239,7 @@ class Objectives(_Model):
 
     latency, throughput, peak_memory, energy: a target or a list of targets; an empty mapping under one of the last
         three means the targets of the latency
+    latency_estimate: a runtime and a GPU; never mixed with a latency that was measured
     """
 
     accuracy: AccuracyObjective | None = None
@@ -225,6 +247,7 @@ class Objectives(_Model):
     throughput: _Targets | None = None
     peak_memory: _Targets | None = None
     energy: _Targets | None = None
+    latency_estimate: EstimateObjective | None = None
     params: CountObjective | None = None
     macs: CountObjective | None = None
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from archdsl.backends.trt.library import TensorRT, gave_up, load_tensorrt
+from archdsl.backends.trt.library import CLASSIC, Product, TensorRT, gave_up, load_tensorrt
 from archdsl.backends.trt.options import Batches, EngineOptions
 from archdsl.backends.trt.run import guarded, load_plan, prepare
 from archdsl.errors import BackendError
@@ -44,15 +44,26 @@ class EngineRun:
 
     known_ms: float | None = None
 
-    def __init__(self, file: Path, batch: int, trt: TensorRT, buffers: Buffers, *, saved: bool = False):
+    def __init__(
+        self,
+        file: Path,
+        batch: int,
+        trt: TensorRT,
+        buffers: Buffers,
+        *,
+        saved: bool = False,
+        product: Product = CLASSIC,
+    ):
         """file: the model, or with `saved` the engine."""
         from archdsl.backends.trt.engine import load_engine
         from archdsl.backends.trt.engine_cache import cached_engine
 
-        options = EngineOptions.of({}, batches=(Batches.only(batch),))
+        only = (Batches.only(batch),)
+        current = EngineOptions.ahead(("current",), {}, batches=only)
+        options = current if product.ahead_of_time else EngineOptions.of({}, batches=only)
         self.buffers = buffers
         cache = cache_folder() / "tensorrt" / "engines"
-        engine = load_engine(file) if saved else cached_engine(file, options, cache, trt=trt)
+        engine = load_engine(file) if saved else cached_engine(file, options, cache, trt=trt, product=product)
         self.layers = engine.report.layers if engine.report else ()
         self.loaded = load_plan(trt, engine.plan, host_code=saved and engine.options.version_compatible)
         with guarded("prepared the engine", self.loaded.log):
@@ -96,6 +107,7 @@ class TensorRt(Runtime):
     """
 
     name = "tensorrt"
+    product = CLASSIC
     kinds: tuple[ArtefactKind, ...] = ("onnx", "engine")
     precisions: Mapping[str, tuple[str, ...]] = {"cuda": ("fp32", "fp16", "bf16")}
     loading_s = 900.0
@@ -103,7 +115,7 @@ class TensorRt(Runtime):
 
     def version(self) -> str:
         with as_measured():
-            found = str(load_tensorrt().__version__)
+            found = str(load_tensorrt(self.product).__version__)
         self.device_name("cuda")
         return found
 
@@ -117,7 +129,8 @@ class TensorRt(Runtime):
         assert artefact.path is not None
         with as_measured():
             saved = artefact.kind == "engine"
-            return EngineRun(artefact.path, config.batch, load_tensorrt(), CudaBuffers(), saved=saved)
+            trt = load_tensorrt(self.product)
+            return EngineRun(artefact.path, config.batch, trt, CudaBuffers(), saved=saved, product=self.product)
 
 
 @contextmanager

@@ -74,7 +74,7 @@ class CostColumns:
         return self.rows([self._values(record, gains) for record in records])
 
     def _values(self, record: Record, gains: Mapping[int, float]) -> dict[str, float]:
-        counts = {"params": record.params, "macs": record.macs}
+        counts = {"params": record.params, "macs": record.macs, "latency_estimate": record.latency_estimate}
         found = {name: float(count) for name, count in counts.items() if count is not None}
         for name in self.names:
             kind, _, target = name.partition("@")

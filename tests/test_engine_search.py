@@ -1,0 +1,109 @@
+"""Searching with estimated latencies: NVIDIA's compiler makes engines for a GPU that is not here; nothing is run."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from archdsl.cli.main import run
+from archdsl.errors import SpecError, StudyError
+from archdsl.language.space.load import load_space
+from archdsl.runs.search import search
+from archdsl.runs.search_parts import SearchParts
+from archdsl.study.objectives import chosen
+
+pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX has wheels for Linux on x86-64 alone")
+
+ESTIMATE = {"objectives": {"params": {}, "latency_estimate": {"runtime": "tensorrt-rtx", "gpu": "sm86"}}}
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory) -> tuple[Path, dict]:
+    """A search by the command, and what it printed as JSON."""
+    import contextlib
+    import io
+
+    out, text = tmp_path_factory.mktemp("search") / "run", io.StringIO()
+    words = ["--objective", "params", "--objective", "latency_estimate", "--trials", "3", "--json", "--out", str(out)]
+    with contextlib.redirect_stdout(text):
+        assert run(["search", "quickstart", "--on", "tensorrt-rtx:sm86", *words]) == 0
+    return out, json.loads(text.getvalue())
+
+
+def test_a_front_of_estimates_says_so_on_its_first_page_and_trains_nothing(found):
+    out, result = found
+    assert result["objectives"] == ["params", "latency_estimate"] and result["networks_paid_for"] == 3
+    said = "estimates for GeForce RTX 3080 (sm86), not measured and not validated"
+    assert result["latency_estimate"].startswith(said)
+    page = (out / "report.html").read_text()
+    assert said in page and page.index(said) < page.index("non-dominated networks")
+    assert not list(out.glob("**/trainings*/*"))
+
+
+def test_estimates_stand_in_a_column_of_their_own_and_never_in_the_latencys(found):
+    out, result = found
+    rows = list(csv.DictReader((out / "front.csv").open()))
+    assert rows and all(row["latency_ms"] == "" and float(row["latency_estimate_ms"]) > 0 for row in rows)
+    for member in result["front"]:
+        assert member["latency"] is None and member["latency_estimate_ms"] > 0
+        text = (out / "front" / f"{member['name']}.yaml").read_text()
+        assert "# latency_estimate " in text and "not measured and not validated" in text and "# latency 0" not in text
+
+
+def test_a_resumed_study_keeps_its_gpu(found, capsys):
+    out, _ = found
+    words = ["--objective", "params", "--objective", "latency_estimate", "--trials", "3", "--out", str(out)]
+    assert run(["search", "quickstart", "--on", "tensorrt-rtx:sm86", *words]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "latency_estimate: estimates for GeForce RTX 3080 (sm86), not measured" in told and "±" not in told
+    assert run(["search", "quickstart", "--on", "tensorrt-rtx:sm89", *words]) == 1
+    assert "latency_estimate" in capsys.readouterr().err
+
+
+def test_a_space_may_ask_for_an_estimate_and_bound_it(tmp_path):
+    bounds = {"constraints": {"latency_estimate": {"max": "1us"}}}
+    result = search("quickstart", trials=1, set={**ESTIMATE, **bounds}, out=tmp_path / "run", quiet=True)
+    record = next(record for record in result.records if not record.cheap)
+    assert record.state == "infeasible" and record.latency_estimate > 0.001 and result.rows == ()
+    assert "latency_estimate is" in record.reason
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["--objective", "latency", "--on", "tensorrt-rtx:sm86"],
+            "--objective latency_estimate --on tensorrt-rtx:sm86",
+        ),
+        (["--objective", "latency", "--on", "torch-cudagraph"], "--objective latency_estimate --on tensorrt-rtx:sm86"),
+        (["--objective", "latency_estimate"], "needs to know the GPU"),
+        (["--objective", "latency_estimate", "--on", "tensorrt-rtx:h100"], "not for NVIDIA H100 (sm90)"),
+        (["--objective", "latency_estimate", "--on", "tensorrt-rtx:sm121"], "no figures of a GPU with sm121"),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
+)
+def test_a_latency_that_cannot_be_had_here_names_the_estimate(words, said, tmp_path, capsys):
+    without = ["--set", "objectives.accuracy=null", "--out", str(tmp_path / "run")]
+    assert run(["search", "quickstart", *words, *without]) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_a_measured_latency_for_another_gpu_is_refused_in_yaml():
+    latency = {"objectives": {"latency": {"runtime": "tensorrt-rtx", "gpu": "sm86"}}}
+    with pytest.raises(StudyError, match="what it made is not run here"):
+        SearchParts(load_space("quickstart", latency), ("latency",), None).fixed()
+    with pytest.raises(SpecError, match="gpu"):
+        load_space("quickstart", {"objectives": {"latency_estimate": {"runtime": "tensorrt-rtx"}}})
+
+
+def test_an_estimate_needs_no_training_unless_it_is_asked_for():
+    def names(*asked: str) -> list[str]:
+        return [objective.name for objective in chosen(asked, ("accuracy", "latency_estimate"))]
+
+    assert names("params", "latency_estimate") == ["params", "latency_estimate"]
+    assert names("accuracy", "latency_estimate") == ["accuracy", "latency_estimate"]
+    assert names() == ["accuracy", "latency_estimate"]
+    assert names("params") == ["accuracy", "params"]
