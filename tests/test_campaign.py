@@ -296,6 +296,7 @@ def test_every_objective_says_which_way_is_better() -> None:
         "throughput": "maximize",
         "peak_memory": "minimize",
         "energy": "minimize",
+        "latency_estimate": "minimize",
         "params": "minimize",
         "macs": "minimize",
     }

@@ -8,11 +8,15 @@ from pathlib import Path
 
 import pytest
 
+import archdsl
 from archdsl.cli.main import run
-from archdsl.errors import SpecError, StudyError
+from archdsl.errors import MeasureError, SpecError, StudyError
 from archdsl.language.space.load import load_space
+from archdsl.latency.engine.worker import answer
 from archdsl.runs.search import search
 from archdsl.runs.search_parts import SearchParts
+from archdsl.runtimes.target import Target
+from archdsl.study.engine_estimate import EngineEstimator
 from archdsl.study.objectives import chosen
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX has wheels for Linux on x86-64 alone")
@@ -97,6 +101,31 @@ def test_a_measured_latency_for_another_gpu_is_refused_in_yaml():
         SearchParts(load_space("quickstart", latency), ("latency",), None).fixed()
     with pytest.raises(SpecError, match="gpu"):
         load_space("quickstart", {"objectives": {"latency_estimate": {"runtime": "tensorrt-rtx"}}})
+
+
+def test_an_estimate_is_that_of_the_engine_that_profile_reads():
+    estimator = EngineEstimator(Target("tensorrt-rtx", device="cuda", precision="fp16", gpu="rtx4090"))
+    try:
+        assert estimator(archdsl.load("micro_swin")) == archdsl.compile_engine("micro_swin", "rtx4090").estimate_ms
+    finally:
+        estimator.close()
+
+
+def test_a_compiler_that_dies_costs_one_network():
+    estimator = EngineEstimator(
+        Target("tensorrt-rtx", device="cuda", precision="fp16", gpu="sm86"), worker="dying_compiler"
+    )
+    with pytest.raises(MeasureError) as caught:
+        estimator(archdsl.load("micro_swin"))
+    assert caught.value.problems[0].rule == "crash"
+    estimator.close()
+
+
+def test_what_the_compilers_process_refuses_comes_back_as_an_error(tmp_path):
+    (tmp_path / "x.onnx").write_bytes(b"no model")
+    reply = answer({"path": str(tmp_path / "x.onnx"), "gpu": "sm86", "batch": 1})
+    assert (reply["kind"], reply["rule"]) == ("failure", "cannot-read")
+    assert answer({"path": None, "gpu": "sm86", "batch": 1})["kind"] == "failure"
 
 
 def test_an_estimate_needs_no_training_unless_it_is_asked_for():

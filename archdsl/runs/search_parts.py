@@ -166,6 +166,8 @@ class SearchParts:
         """
         with ExitStack() as stack:
             stack.callback(close_workers)
+            if self.estimate is not None:
+                stack.callback(self.estimate.close)
             stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("once", CacheWarning)
             trainers = self._trainers(folder, on_event)
