@@ -238,7 +238,7 @@ def export_onnx(
         ...     [node.op_type for node in onnx.load(path).graph.node][:2]
         ['Conv', 'Reshape']
     """
-    from archdsl.backends.onnx.dialects import DIALECTS, PLAIN
+    from archdsl.backends.onnx.dialects import DIALECTS, dialect_for
     from archdsl.backends.precision import precision_named
 
     if runtime is not None and runtime not in DIALECTS:
@@ -257,7 +257,7 @@ def export_onnx(
         raise BackendError.at("--precision", precision, "missing-key", message, "give images")
     if deploy:
         network = _deployed(spec, weights, precision=precision, seed=seed)
-        dialect = DIALECTS[runtime] if runtime and precision != "int8" else PLAIN
+        dialect = dialect_for(runtime or "", precision)
         options: dict[str, Any] = {"opset": opset, "batch": batch, "dialect": dialect, "metadata": metadata}
         if precision_named(precision).quantized:
             _export_quantized(network, path, precision, images, options)

@@ -145,7 +145,7 @@ def _problems(config: BuildConfig) -> Iterator[Problem]:
 def _gpu_problems(config: BuildConfig) -> Iterator[Problem]:
     """GPUs that no engine is built for, and options that an engine built ahead of time cannot have."""
     for word in config.gpus:
-        if problem := gpu_problem(word):
+        if problem := gpu_problem(word, config.precision):
             yield Problem(at_argument("--gpu", word), *problem)
     for name in config.engine if "tensorrt-rtx" in config.emit else ():
         if name not in AHEAD_KNOBS:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from archdsl.backends.precision import precision_named
 from archdsl.cli.output import print_table, say
 from archdsl.errors import ArchError
 from archdsl.ir.paths import stage_of
@@ -64,6 +65,9 @@ def engine_profiles(
             continue
         for form in forms:
             report = compile_engine(network, precision=target.precision, form=form, **told)  # type: ignore[arg-type]
+            if precision_named(target.precision).quantized:
+                wide = compile_engine(network, precision="fp16", form=form, **told)  # type: ignore[arg-type]
+                report = replace(report, notes=(*report.notes, _against_fp16(report, wide)))
             found.append(EngineProfile(target, form, report))
     with tempfile.TemporaryDirectory(prefix="archdsl-profile-") as folder:
         for word in rivals:
@@ -73,6 +77,17 @@ def engine_profiles(
             report = compile_engine(path, name=word, **told)  # type: ignore[arg-type]
             found.append(EngineProfile(target, "file", report))
     return found
+
+
+def _against_fp16(narrow: EngineReport, wide: EngineReport) -> str:
+    """Whether a narrow format pays, as far as an estimate can tell."""
+    said = f"{narrow.precision}: {narrow.kernels} kernels and {narrow.bytes_moved / 1e9:.3f} GB"
+    said += f", fp16: {wide.kernels} and {wide.bytes_moved / 1e9:.3f} GB"
+    if narrow.estimate_ms is None or wide.estimate_ms is None:
+        return said
+    ratio = narrow.estimate_ms / wide.estimate_ms
+    verdict = "no faster than fp16" if ratio >= 1 else "faster than fp16"
+    return f"{verdict} by the estimate, {ratio:.2f} times its time ({said})"
 
 
 def _rival(word: str) -> TimmNetwork | Path:

@@ -120,6 +120,7 @@ class Runtime(Protocol):
                 or compiles for minutes, one load has to do
     ahead_of_time: it also compiles for GPUs that are named and need not be here (`Target.gpu`); those engines are read,
                 not run
+    ahead_precisions: those that only such engines have, since archdsl measures nothing in them
 
     Example:
         >>> from archdsl.runtimes.artefact import Artefact
@@ -140,6 +141,7 @@ class Runtime(Protocol):
     modules: tuple[str, ...] = ()
     reloads: bool = True
     ahead_of_time: bool = False
+    ahead_precisions: tuple[str, ...] = ()
 
     @property
     def devices(self) -> tuple[str, ...]:

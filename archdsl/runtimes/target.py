@@ -201,8 +201,10 @@ def _problems(fields: Mapping[Any, object], locate: Locate) -> list[Problem]:
             ahead = ", ".join(each for each in RUNTIMES if runtime(each).ahead_of_time)
             message = f"{name} runs on the GPU of this machine; only {ahead} compiles for a GPU by its name"
             add("gpu", "wrong-value", message, "leave gpu out")
-        elif problem := gpu_problem(str(gpu)):
+        elif problem := gpu_problem(str(gpu), str(precision)):
             add("gpu", *problem)
+    if on_device is not None and gpu is not None:
+        on_device = (*on_device, *chosen.ahead_precisions)
     if on_device is not None and precision not in on_device:
         message = f"{name} knows the precisions {', '.join(on_device)} on {device}, got {precision!r}"
         add("precision", "unknown-name", message, _meant(str(precision), on_device))

@@ -14,6 +14,10 @@ from archdsl.suggestions import did_you_mean
 BUILT_FOR = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
 """The capabilities in the bindings of TensorRT for RTX 1.7 (`ComputeCapability`)."""
 
+OLDEST_OF = {"bf16": "sm80", "int8-weights": "sm80", "fp8": "sm89"}
+"""The first capability with products in a precision; all have fp32 and fp16. Source: NVIDIA's support matrix of TensorRT
+for RTX, docs.nvidia.com/deeplearning/tensorrt-rtx."""
+
 DATA = Path(__file__).with_name("gpus.toml")
 
 
@@ -78,8 +82,8 @@ def find_gpu(word: str) -> Gpu | None:
     return known_gpus().get(plain) or known_gpus().get(plain.replace("-", ""))
 
 
-def gpu_problem(word: str) -> tuple[str, str, str] | None:
-    """Why no engine is built for what a word names: rule, message and hint; None where one is."""
+def gpu_problem(word: str, precision: str = "fp16") -> tuple[str, str, str] | None:
+    """Why no engine of a precision is built for what a word names: rule, message and hint; None where one is."""
     gpu, built = find_gpu(word), ", ".join(BUILT_FOR)
     names = [name for name, known in known_gpus().items() if known.is_built_for]
     if gpu is None:
@@ -89,4 +93,8 @@ def gpu_problem(word: str) -> tuple[str, str, str] | None:
         what = gpu.title if gpu.title == gpu.capability else f"{gpu.title} ({gpu.capability})"
         message = f"TensorRT for RTX builds for {built}, and not for {what}"
         return "wrong-value", message, "on a machine with that GPU, the runtime `tensorrt` builds for it"
+    oldest = OLDEST_OF.get(precision, BUILT_FOR[0])
+    if BUILT_FOR.index(gpu.capability) < BUILT_FOR.index(oldest):
+        message = f"{precision} needs {oldest} or newer, got {gpu.name}"
+        return "wrong-value", message, "use fp16"
     return None

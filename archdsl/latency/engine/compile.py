@@ -49,7 +49,7 @@ def compile_engine(
     Raises: BackendError when the library is missing, it does not build for the GPU, or it refuses the network;
         SpecError for a wrong spec; ArchError for a file that cannot be read
     """
-    chosen, trt = _gpu(gpu), load_tensorrt(RTX)
+    chosen, trt = _gpu(gpu, precision), load_tensorrt(RTX)
     options = EngineOptions.ahead((chosen.capability,), {}, batches=(Batches.only(batch),))
     compiler = f"{RTX.title} {trt.__version__}"
     if isinstance(spec, str | os.PathLike) and str(os.fspath(spec)).endswith(".onnx"):
@@ -60,7 +60,7 @@ def compile_engine(
             engine, chosen, network=name or file.name, precision=file.precision, batch=batch, compiler=compiler
         )
     loaded = as_spec(spec)
-    dialect = dialect_for(RUNTIME) if form == "deploy" else PLAIN
+    dialect = dialect_for(RUNTIME, precision) if form == "deploy" else PLAIN
     network = network_of(loaded, form, weights, precision=precision, dialect=dialect, batch=batch)
     if precision_named(precision).quantized:
         with TemporaryDirectory(prefix="archdsl-") as folder:
@@ -91,9 +91,9 @@ def _any_images(spec: Spec) -> Any:
     return np.random.default_rng(0).standard_normal((2, *image.type.shape), dtype=np.float32)
 
 
-def _gpu(word: str) -> Gpu:
+def _gpu(word: str, precision: str) -> Gpu:
     """Errors: BackendError for a word that names none, or one that it does not build for"""
-    if problem := gpu_problem(word):
+    if problem := gpu_problem(word, precision):
         raise BackendError.at("gpu", word, *problem)
     found = find_gpu(word)
     assert found is not None

@@ -22,7 +22,7 @@ from archdsl.backends.trt.build_log import Kernel, Tensor
 from archdsl.backends.trt.gpus import Figures
 from archdsl.latency.engine.work import TILES, MatrixProduct, filled, filled_attention, products_of, work_of
 
-METHOD = 1
+METHOD = 2
 """Raise it when a change here makes earlier estimates incomparable."""
 
 MEMORY = 0.8
@@ -32,7 +32,10 @@ GRAPH_S = 2e-6
 STREAM_S = 4e-6
 
 HALF = frozenset({"Half", "BFloat16"})
-"""Types whose products tensor cores take. FP8 and Int8 are counted as these: this compiler converts weights first."""
+"""Types whose products tensor cores take. Int8 is counted as these: this compiler converts such weights first."""
+
+FP8_RATE = 2.0
+"""Products of fp8 values against those of fp16, both summed in fp32. NVIDIA's whitepapers of Ada and Blackwell."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,8 @@ def _compute_s(kernel: Kernel, gpu: Figures) -> float:
     half = any(tensor.dtype in HALF or tensor.dtype in ("FP8", "Int8") for tensor in kernel.inputs)
     plain = gpu.fp32_tflops * 1e12
     peak = gpu.fp16_tflops * 1e12 if half else plain
+    if any(tensor.dtype == "FP8" for tensor in kernel.inputs) and work_of(kernel) == "product":
+        peak *= FP8_RATE
     if work_of(kernel) == "attention":
         return _in_waves(*filled_attention(products), peak, gpu.sms)
     return sum(_product_s(product, peak, plain, gpu.sms) for product in products)

@@ -18,6 +18,7 @@ class TensorRtRtx(TensorRt):
     product = RTX
     loading_s = 300.0
     ahead_of_time = True
+    ahead_precisions = ("int8-weights", "fp8")
 
     def version(self) -> str:
         """Errors: MeasureError (`runtime-missing`) when the library is missing, or the GPU, on which engines run"""

@@ -8,14 +8,16 @@ from archdsl.errors import BackendError
 
 
 def linears(graph: ir.Graph, precision: str) -> list[ir.Node]:
-    """The products [B, N, C] x [C, D] with a stored weight. Attention's products and the classifier are none.
+    """The products of tokens [B, N, C] or [B * N, C] with a stored weight. Attention's and the classifier's are none.
 
     Raises: BackendError (`cannot-build`) when there are none
     """
+    images = graph.inputs[0].shape
+    batch = None if images is None else images[0]
     found = [
         node
         for node in graph
-        if node.op_type == "MatMul" and node.inputs[1].const_value is not None and num_axes(node.outputs[0]) > 2
+        if node.op_type == "MatMul" and node.inputs[1].const_value is not None and _has_tokens(node.outputs[0], batch)
     ]
     if not found:
         message = f"the network has no linears inside, so nothing can be {precision}"
@@ -23,10 +25,21 @@ def linears(graph: ir.Graph, precision: str) -> list[ir.Node]:
     return found
 
 
-def num_axes(value: ir.Value) -> int:
-    """How many axes a product has: it, or the sum with its bias, says its shape."""
-    known = (x.shape for x in (value, *(reader.outputs[0] for reader, _ in value.uses())) if x.shape is not None)
-    return len(next(known, ()))
+def num_axes(product: ir.Value) -> int:
+    """How many axes a product has."""
+    return len(_shape(product))
+
+
+def _has_tokens(product: ir.Value, batch: object) -> bool:
+    """Whether there is more than one row an image."""
+    shape = _shape(product)
+    return len(shape) > 2 or (len(shape) == 2 and isinstance(batch, int) and shape[0] != batch)
+
+
+def _shape(product: ir.Value) -> tuple[object, ...]:
+    """It, or the sum with its bias, says its shape."""
+    known = (x.shape for x in (product, *(reader.outputs[0] for reader, _ in product.uses())) if x.shape is not None)
+    return tuple(next(known, ()))
 
 
 def remove_unused_tensors(graph: ir.Graph) -> None:
