@@ -49,7 +49,7 @@ SMALLEST = {
 
 def engine_of(name: str, sets: dict, precision: str = "fp16", batch: int = 1, gpu: str = "sm86") -> Engine:
     network, dialect = deploy(archdsl.load(name, set=sets), precision=precision), dialect_for("tensorrt-rtx")
-    network = run_passes(network, dialect.passes)[0]
+    network = run_passes(network, dialect.passes(batch or None))[0]
     batches = Batches.only(batch) if batch else Batches(1, 4, 16)
     options = EngineOptions.ahead((gpu,), {}, batches=(batches,))
     return emit(network.graph, network.weights, options=options, product=RTX, dialect=dialect)
