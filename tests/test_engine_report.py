@@ -7,6 +7,7 @@ import runpy
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import archdsl
@@ -104,9 +105,10 @@ def test_what_cannot_be_compiled_is_refused():
 # ---- the command
 
 
-def test_profile_prints_kernels_and_says_that_nothing_was_run(capsys, tmp_path):
-    archdsl.export_onnx("micro_swin", path := tmp_path / "other.onnx", deploy=False)
-    assert run(["profile", "micro_swin", "--on", "tensorrt-rtx:rtx3080", "--against", str(path)]) == 0
+def test_profile_prints_kernels_and_says_that_nothing_was_run(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    archdsl.export_onnx("micro_swin", path := "other.onnx", deploy=False)
+    assert run(["profile", "micro_swin", "--on", "tensorrt-rtx:rtx3080", "--against", path]) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "attentions fused 4 of 4" in out and "estimate, ms (not validated)" in out
     assert "only move data" in out and "micro_swin.yaml:" in out and "of attention tiles" in out
@@ -239,6 +241,76 @@ def test_depthwise_convolutions_and_fp32_are_plain_arithmetic():
     ]
     half, single = (estimates_of([each], fast)[0].seconds - GRAPH_S for each in products)
     assert single == pytest.approx(10 * half)
+
+
+def test_products_of_fp8_values_take_half_the_time_and_stored_weights_do_not_matter():
+    fast, values, weight = Figures(**{**vars(GPU), "bandwidth_gb_s": 1e9}), (1280, 64), (64, 128)
+    half, narrow, stored = (
+        Kernel("a", "gemm", (Tensor("x", values, x),), (Tensor("w", weight, w),), (Tensor("y", (1280, 128), "Half"),))
+        for x, w in (("Half", "Half"), ("FP8", "FP8"), ("Half", "Int8"))
+    )
+    seconds = [estimates_of([each], fast)[0].seconds - GRAPH_S for each in (half, narrow, stored)]
+    assert seconds[1] == pytest.approx(seconds[0] / 2) and seconds[2] == pytest.approx(seconds[0])
+
+
+def test_fp8_reaches_the_products_and_leaves_attention_fused():
+    report = archdsl.compile_engine("micro_swin", gpu="sm89", precision="fp8", batch=2)
+    assert report.attentions_fused == report.attentions > 0
+    narrow = [layer for layer in report.layers if layer.work == "product" and any("FP8" in x for x in layer.inputs)]
+    assert len(narrow) >= 3 * report.attentions
+
+
+def test_stored_int8_weights_make_the_engine_smaller_and_no_kernel_more():
+    whole, narrow = (
+        archdsl.compile_engine(archdsl.load("swin_t", set={"stages.*.depth": 1}), precision=precision)
+        for precision in ("fp16", "int8-weights")
+    )
+    assert narrow.attentions_fused == whole.attentions_fused == 4
+    assert narrow.kernels <= whole.kernels and narrow.bytes_moved < whole.bytes_moved
+    assert narrow.engine_bytes < 0.9 * whole.engine_bytes
+
+
+def test_a_swin_block_is_seven_kernels_and_none_of_them_only_moves_data():
+    def blocks(depth: int) -> EngineReport:
+        return archdsl.compile_engine(archdsl.load("swin_t", set={"stages.*.depth": depth}))
+
+    two, four = blocks(2), blocks(4)
+    assert four.kernels - two.kernels == 7 * 8
+    inside = [layer for layer in four.layers if layer.work == "data movement" and ".blocks." in (layer.path or "")]
+    assert inside == []
+
+
+@pytest.mark.parametrize(
+    ("gpu", "precision", "said"),
+    [("sm86", "fp8", "fp8 needs sm89 or newer, got sm86"), ("t4", "int8-weights", "int8-weights needs sm80 or newer")],
+)
+def test_a_gpu_without_products_of_a_precision_is_refused(gpu, precision, said, capsys, tmp_path):
+    with pytest.raises(BackendError, match=said):
+        archdsl.compile_engine("micro_swin", gpu=gpu, precision=precision)
+    assert run(["profile", "micro_swin", "--on", f"tensorrt-rtx:{gpu}", "--precision", precision]) == 1
+    images = tmp_path / "images.npy"
+    np.save(images, np.zeros((2, 3, 32, 32), np.float32))
+    wish = ["--emit", "tensorrt-rtx", "--gpu", gpu, "--precision", precision, "--images", str(images)]
+    assert run(["build", "micro_swin", *wish, "-o", str(tmp_path / "out")]) == 1
+    assert capsys.readouterr().err.count(said) == 2 and not (tmp_path / "out").exists()
+
+
+def test_profile_says_whether_a_narrow_format_pays(capsys):
+    assert run(["profile", "micro_swin", "--on", "tensorrt-rtx:sm86", "--precision", "int8-weights", "--json"]) == 0
+    (one,) = json.loads(capsys.readouterr().out)["profiles"]
+    (note,) = [note for note in one["notes"] if "fp16" in note]
+    assert "faster than fp16 by the estimate" in note and "(int8-weights:" in note
+
+
+@pytest.mark.parametrize("precision", ["fp8", "int8-weights"])
+def test_an_engine_in_a_narrow_format_is_built_for_a_gpu(precision, tmp_path):
+    np.save(tmp_path / "images.npy", np.random.default_rng(0).standard_normal((4, 3, 32, 32)).astype(np.float32))
+    wish = ["--emit", "tensorrt-rtx", "--gpu", "rtx4090", "--precision", precision]
+    wish += ["--images", str(tmp_path / "images.npy"), "-o", str(tmp_path / "out")]
+    assert run(["build", "micro_swin", *wish]) == 0
+    (made,) = json.loads((tmp_path / "out" / "build.json").read_text())["artefacts"]
+    assert (made["precision"], made.get("calibrated_on")) == (precision, 2 if precision == "fp8" else None)
+    assert made["attentions_fused"] == made["attentions"] == 4
 
 
 def test_the_first_gpu_of_a_capability_stands_for_it():

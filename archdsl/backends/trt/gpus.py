@@ -15,8 +15,8 @@ BUILT_FOR = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
 """The capabilities in the bindings of TensorRT for RTX 1.7 (`ComputeCapability`)."""
 
 OLDEST_OF = {"bf16": "sm80", "int8-weights": "sm80", "fp8": "sm89"}
-"""The first capability with products in a precision; all have fp32 and fp16. Source: NVIDIA's support matrix of TensorRT
-for RTX, docs.nvidia.com/deeplearning/tensorrt-rtx."""
+"""The first capability with products in a precision; all have fp32 and fp16. Source: NVIDIA's support matrix of
+TensorRT for RTX, docs.nvidia.com/deeplearning/tensorrt-rtx."""
 
 DATA = Path(__file__).with_name("gpus.toml")
 

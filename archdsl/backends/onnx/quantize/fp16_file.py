@@ -8,10 +8,10 @@ and time where a batch is so small that reading weights is what takes it.
 In both, everything between linears stays fp16, so attention is fused as in fp16. The classifier and convolutions stay
 fp16 too. What each compiler makes of it was measured with TensorRT for RTX 1.7 on Swin-B, beside fp16's best form:
 
-    fp8           SM89, batch 8   all linears: 265 kernels, 1.93 GB, an estimated 2.36 ms; without q, k and v 2.60; without
-                                  fc1 2.61. fp16: 208, 1.84, 3.39. Its products take neither bias nor activation in
-    int8-weights  SM86, batch 1   all linears: 315 kernels, 0.391 GB, 1.82 ms; all but q, k and v: 205, 0.359, 1.58; only
-                                  what sums read (projection, fc2, merging): 181, 0.337, 1.51. fp16: 182, 0.366, 1.49
+    fp8           SM89, batch 8: all linears 265 kernels, 1.93 GB, an estimated 2.36 ms; without q, k and v 2.60 ms,
+                  without fc1 2.61; fp16 208, 1.84, 3.39. Its products take in neither bias nor activation
+    int8-weights  SM86, batch 1: all linears 315 kernels, 0.391 GB, 1.82 ms; all but q, k and v 205, 0.359, 1.58; only
+                  what sums read (projection, fc2, merging) 181, 0.337, 1.51; fp16 182, 0.366, 1.49
 """
 
 from __future__ import annotations
