@@ -153,7 +153,7 @@ def _stage(definitions: Json) -> Json:
         definitions[f"block.{name}"] = _one_part(cls, "block", definitions)
         listed.append({"$ref": f"{REF}block.{name}"})
         own = {"block": {"const": name}, "depth": depth, **_fields(cls, definitions, each=True)}
-        fields = {**own, **_stage_fields(definitions)}
+        fields = {**_stage_fields(definitions), **own}
         definitions[f"stage.{name}"] = _object(_summary(cls), fields, required=["block", "depth"])
         options.append({"$ref": f"{REF}stage.{name}"})
     blocks = {"type": "array", "minItems": 1, "maxItems": limits.MAX_DEPTH, "items": {"anyOf": listed}}
