@@ -23,6 +23,7 @@ from archdsl.compiler import deploy
 from archdsl.ir.graph import Graph, Input, Node
 from archdsl.language.architecture.lower import lower
 from archdsl.ops.attention import Attention, RelativePositionBias, ShiftMask
+from archdsl.ops.joining import AddVector, Concat, Mul, MulVector, Sub
 from archdsl.ops.linear import Conv2d, Linear
 from archdsl.ops.norm import Affine, BatchNorm, LayerNorm, TokenAffine, TokenBatchNorm
 from archdsl.ops.pointwise import Activation, Add, LayerScale
@@ -36,10 +37,21 @@ SHIFTED_BR = ["swin_b_br"]
 """Batch norm with shifted windows: tokens must move between a block with and a block without shift."""
 
 KINDS_OF_OPS = {Input, Linear, Conv2d, LayerNorm, Activation, Add, Reorder, MergeGroups, Slice, Attention, Constant}
-KINDS_OF_OPS |= {Pool2d, MeanPool, PrependToken, AddPosition, TakeToken}
+KINDS_OF_OPS |= {AddVector, Concat, Mul, MulVector, Sub, Pool2d, MeanPool, PrependToken, AddPosition, TakeToken}
 
 ONNX_OPS = {"Add", "Concat", "Conv", "Gather", "Gelu", "LayerNormalization", "MatMul", "Mul", "ReduceMean", "Relu"}
-ONNX_OPS |= {"MaxPool", "Reshape", "Slice", "Softmax", "Split", "Transpose"}
+ONNX_OPS |= {
+    "AveragePool",
+    "HardSigmoid",
+    "MaxPool",
+    "Sigmoid",
+    "Sub",
+    "Reshape",
+    "Slice",
+    "Softmax",
+    "Split",
+    "Transpose",
+}
 NORMALISATIONS = {"LayerNormalization", "BatchNormalization", "InstanceNormalization", "GroupNormalization"}
 
 AFFINE_STAYS = ("stem.norm", ".shortcut.norm")
@@ -244,12 +256,12 @@ def test_the_ops_of_a_deployed_model(name: str):
     biased = sum(isinstance(node.op, Linear) and node.op.bias for node in graph.live())
     attentions = [node for node in graph.live() if isinstance(node.op, Attention)]
     added = sum(len(node.inputs) == 4 for node in attentions)
-    assert forms["Add"] == biased + added + count(graph, Add, AddPosition, PrependToken)
-    assert forms["Mul"] == count(graph, PrependToken)
+    assert forms["Add"] == biased + added + count(graph, Add, AddVector, AddPosition, PrependToken)
+    assert forms["Mul"] == count(graph, Mul, MulVector, PrependToken)
     assert forms["Softmax"] == len(attentions)
     assert forms["MatMul"] == count(graph, Linear) + 2 * len(attentions)
     assert forms["LayerNormalization"] == count(graph, LayerNorm)
-    assert forms["Gelu"] + forms["Relu"] == count(graph, Activation)
+    assert sum(forms[name] for name in ("Gelu", "Relu", "Sigmoid", "HardSigmoid")) == count(graph, Activation)
 
 
 def test_the_canonical_attention_is_two_products_around_one_sum_and_a_softmax():

@@ -18,7 +18,7 @@ from torch.nn import functional
 import archdsl
 from archdsl.backends.initial import initial_weights
 from archdsl.backends.onnx import model as onnx_model
-from archdsl.backends.source.file import emit_spec
+from archdsl.backends.source import file as source
 from archdsl.backends.torch import fx as torch_fx
 from archdsl.errors import ArchError, RuleBroken
 from archdsl.ir.graph import Graph
@@ -27,9 +27,12 @@ from archdsl.ir.order import Planes, Raster
 from archdsl.ir.types import TensorType
 from archdsl.language.architecture.load import load
 from archdsl.language.architecture.model import Spec
+from archdsl.ops.joining import AddVector, Concat, Mul, MulVector, Sub
 from archdsl.ops.norm import Affine, BatchNorm
+from archdsl.ops.pointwise import Activation
 from archdsl.ops.pooling import Pool2d
 from archdsl.ops.tokens import Reorder
+from archdsl.passes.propagate_layouts import propagate_layouts
 
 SIZE = 64
 SMALL = {"input.size": SIZE, **{f"stages.{i}.depth": 2 for i in range(4)}}
@@ -86,8 +89,13 @@ def test_resnet_50_equals_timm_in_logits_and_gradients(timm: ModuleType):
     with no_initialisation():
         theirs = of_timm((3, 4, 6, 3))
     theirs, spec = settled(theirs), load("resnet_50", set={"input.size": SIZE})
-    mine, x = with_weights_of(theirs, spec, "timm"), images(2, SIZE)
+    assert_same_learning(with_weights_of(theirs, spec, "timm"), theirs, spec)
+
+
+def assert_same_learning(mine: nn.Module, theirs: nn.Module, spec: Spec) -> None:
+    """Equal logits, and equal gradients of a random projection of them."""
     assert_same_logits(mine, theirs)
+    x = images(2, SIZE)
     direction = torch.randn(2, 1000, generator=torch.Generator().manual_seed(2))
     for model in (theirs, mine):
         (model(x) * direction).sum().backward()
@@ -112,6 +120,12 @@ def test_resnet_50_equals_torchvision():
 def test_resnet_50_equals_transformers():
     theirs = settled(of_huggingface((2, 2, 2, 2)))
     assert_same_logits(with_weights_of(theirs, load("resnet_50", set=SMALL), "huggingface"), theirs)
+
+
+def test_ghostnet_equals_timm_in_logits_and_gradients(timm: ModuleType):
+    theirs = settled(timm.create_model("ghostnet_100"))
+    spec = load("ghostnet_100", set={"input.size": SIZE})
+    assert_same_learning(with_weights_of(theirs, spec, "timm"), theirs, spec)
 
 
 # --- the roadmap: a second formula ---------------------------------------------------------------------------------
@@ -194,6 +208,65 @@ def computed(op: Op, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[str, n
     model = onnx_model.serialize(onnx_model.emit(g, weights))
     by_onnx = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]).run(None, {"x": x})[0]
     return by_torch, by_onnx, {name.removeprefix("y."): value for name, value in weights.items()}
+
+
+JOINED = {  # op -> the second type, and the formula
+    Mul(): (PLANES, lambda x, y: x * y),
+    Sub(): (PLANES, lambda x, y: x - y),
+    MulVector(): (TensorType((4,)), lambda x, y: x * y[:, :, None, None]),
+    AddVector(): (TensorType((4,)), lambda x, y: x + y[:, :, None, None]),
+    Concat(): (TensorType((3, 7, 6), order=Planes(7, 6)), lambda x, y: np.concatenate([x, y], axis=1)),
+}
+
+
+@pytest.mark.parametrize("op", JOINED, ids=lambda op: type(op).__name__)
+def test_what_joins_two_values_computes_its_formula_in_every_backend(op: Op):
+    other, formula = JOINED[op]
+    g = Graph()
+    g.output("y", g.add(op, g.input("a", PLANES), g.input("b", other), path="y"))
+    random = np.random.default_rng(1)
+    a, b = (random.normal(size=(2, *type.shape)).astype(np.float32) for type in (PLANES, other))
+    want = formula(a, b)
+    by_torch = torch_fx.emit(g)(torch.from_numpy(a), torch.from_numpy(b)).numpy()
+    model = onnx_model.serialize(onnx_model.emit(g, {}))
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    names: dict[str, Any] = {}
+    exec(source.emit(g), names)
+    by_source = names["Network"]()(torch.from_numpy(a), torch.from_numpy(b)).numpy()
+    for got in (by_torch, session.run(None, {"a": a, "b": b})[0], by_source):
+        assert got.shape == want.shape
+        assert np.abs(got - want).max() < 1e-6
+
+
+@pytest.mark.parametrize("op", [Mul(), Sub(), MulVector(), AddVector(), Concat()], ids=lambda op: type(op).__name__)
+def test_what_does_not_fit_together_is_refused(op: Op):
+    for wrong in (TensorType((5,)), PLANES.in_order(Raster(7, 6)), TensorType((4, 3, 6), order=Planes(3, 6))):
+        with pytest.raises(RuleBroken, match="got x"):
+            op.infer(PLANES, wrong)
+
+
+def test_channels_side_by_side_follow_the_order_of_their_map():
+    """Two maps on tokens, made of planes and joined there: nothing is moved."""
+    tokens = Raster(7, 6)
+    g = Graph()
+    x = g.input("x", PLANES)
+    halves = [
+        g.add(Reorder(tokens), g.add(Activation(name), x, path=name), path=f"{name}.r") for name in ("relu", "silu")
+    ]
+    g.output("y", g.add(Reorder(Planes(7, 6)), g.add(Concat(), *halves, path="cat"), path="y"))
+    after = propagate_layouts(g)
+    assert not any(isinstance(node.op, Reorder) for node in after.live())
+    x_in = torch.from_numpy(np.random.default_rng(2).normal(size=(2, 4, 7, 6)).astype(np.float32))
+    assert torch.equal(torch_fx.emit(g)(x_in), torch_fx.emit(after)(x_in))
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "hardsigmoid"])
+def test_gates_lie_between_0_and_1(name: str):
+    x = np.random.default_rng(1).normal(0, 4, (2, 4, 7, 6)).astype(np.float32)
+    by_torch, by_onnx, _ = computed(Activation(name), x)
+    want = 1 / (1 + np.exp(-x)) if name == "sigmoid" else np.clip(x / 6 + 0.5, 0, 1)
+    assert np.abs(by_torch - want).max() < 1e-6
+    assert np.abs(by_onnx - want).max() < 1e-6
 
 
 @pytest.mark.parametrize("kind", ["max", "avg"])
@@ -286,5 +359,5 @@ def test_a_stage_with_a_downsample_gives_it_its_dim():
 
 
 def test_the_file_of_a_resnet_says_what_pytorch_says():
-    text = emit_spec(load("resnet_50"))
+    text = source.emit_spec(load("resnet_50"))
     assert "nn.BatchNorm2d" in text and "F.max_pool2d(" in text

@@ -170,7 +170,7 @@ def _change(definitions: Json) -> Json:
         "depth": {"type": "integer", "minimum": 1, "maximum": limits.MAX_DEPTH},
         "blocks": {"type": "array"},
     }
-    return _object("what differs in this stage; {} changes nothing", {**fields, **_stage_fields(definitions), **stage})
+    return _object("what differs in this stage; {} changes nothing", {**_stage_fields(definitions), **fields, **stage})
 
 
 def _all_fields(definitions: Json) -> Json:
