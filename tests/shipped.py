@@ -12,13 +12,17 @@ from torch import fx, nn
 
 import archdsl
 from archdsl.language.architecture.model import Spec
+from archdsl.parts.families.resnet import Bottleneck
 
 SPECS = Path(__file__).parents[1] / "specs"
 NAMES = sorted(path.stem for path in SPECS.glob("*.yaml"))
 FULL_MACS = 2_000_000_000
 """Up to this size (the micro networks, DeiT-Ti) networks are run as they are; larger ones smaller."""
 BLOCKS = 2
-"""So many blocks of each stage are left of the larger ones: one with and one without shift. Sizes stay."""
+"""So many blocks of each stage are left of the larger ones: one with and one without shift."""
+
+CONVOLVED = 96
+"""The image of the larger networks of bottlenecks alone, whose layers fit every size."""
 
 
 @cache
@@ -28,8 +32,10 @@ def at_test_size(name: str) -> Spec:
     if spec.expect is None or spec.expect.macs is None or spec.expect.macs <= FULL_MACS:
         return spec
     small: dict[str, int] = {f"stages.{i}.depth": min(BLOCKS, len(stage.blocks)) for i, stage in enumerate(spec.stages)}
+    if all(isinstance(block, Bottleneck) for stage in spec.stages for block in stage.blocks):
+        small["input.size"] = CONVOLVED
     heads = {f"stages.{i}.heads": stage["heads"] for i, stage in enumerate(spec.data["stages"]) if "heads" in stage}
-    if all(number % 2 == 0 for number in heads.values()):
+    if "dim" in spec.data["stem"] and all(number % 2 == 0 for number in heads.values()):
         small |= {path: number // 2 for path, number in heads.items()} | {"stem.dim": spec.data["stem"]["dim"] // 2}
     return archdsl.load(name, set=small)
 
@@ -47,7 +53,7 @@ def distinct(*, full: bool = False) -> list[str]:
 def telling_module(spec: Spec, seed: int = 0) -> fx.GraphModule:
     """The train form in eval mode. Batch norms have the statistics of images: with others, activations explode."""
     module = telling(archdsl.build(spec), seed)
-    norms = [each for each in module.modules() if isinstance(each, nn.BatchNorm1d)]
+    norms = [each for each in module.modules() if isinstance(each, nn.BatchNorm1d | nn.BatchNorm2d)]
     if norms:
         for norm in norms:
             norm.momentum = None  # the mean over all that comes

@@ -125,12 +125,13 @@ def test_a_cycle_is_named_as_a_chain(project):
 
 
 @pytest.mark.promise(3)
-def test_a_chain_may_have_eight_steps_and_no_more(project):
-    for number in range(10):
+def test_a_chain_may_have_32_steps_and_no_more(project):
+    most = limits.MAX_EXTENDS
+    for number in range(most):
         (project / f"s{number}.yaml").write_text(f"extends: s{number + 1}.yaml\n")
-    (project / "s8.yaml").write_text("extends: base.yaml\n")
+    (project / f"s{most}.yaml").write_text("extends: base.yaml\n")
     assert load("s1.yaml", check=False).name == "s1"
-    with pytest.raises(SpecError, match=r"^s8.yaml:1:10: at most 8 specs"):
+    with pytest.raises(SpecError, match=r"^s32.yaml:1:10: at most 32 specs"):
         load("s0.yaml", check=False)
 
 

@@ -21,6 +21,7 @@ SAME_NETWORK = [
     {"swin_b_shift_0011", "swin_b_shift_0010"},  # stage 4 is one window: its shift does nothing
     {"swin_b_shift_0001", "swin_b_shift_0000", "swin_b_windows_7_7_7_7"},
     {"swin_free_b", "swin_b_windows_7_14_14_7"},
+    {"resnet_50", "roadmap_00"},  # where the roadmap begins
 ]
 
 

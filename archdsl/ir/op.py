@@ -64,7 +64,7 @@ class Cost:
     bytes_written: int = 0
 
 
-OrderRule = Literal["elementwise", "tokenwise", "any", "fixed"]
+OrderRule = Literal["elementwise", "tokenwise", "channelwise", "any", "fixed"]
 
 Kind = Literal["reorder", "norm", "activation", "attention", "linear", "convolution", "add", "other", "layout"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -77,6 +77,7 @@ class Op(Identified, ABC):
     `order_rule` says how it meets the order of its input:
       elementwise: does the same to every number, so any order, planes included
       tokenwise: does the same to every token (last axis C), so any order of tokens
+      channelwise: does the same at every position, by channel, on tokens or on planes: it stays on what it was built on
       any: its result has no order and does not depend on the input's (padding apart)
       fixed: needs exactly the order it was built with
     joins:           whether it takes several maps, all in the order of its result (a sum)
@@ -135,9 +136,12 @@ class Op(Identified, ABC):
     def order_in(self, order: Order, x: TensorType) -> Order | None:
         """The order the input (now `x`) must have for the result to have `order`; None when that cannot be.
 
-        Only asked of ops that follow their input's order (elementwise and tokenwise).
+        Only asked of ops that follow their input's order (elementwise, tokenwise and channelwise).
         """
-        if self.order_rule == "tokenwise" and isinstance(order, Planes):
+        on_planes = isinstance(order, Planes)
+        if self.order_rule == "tokenwise" and on_planes:
+            return None
+        if self.order_rule == "channelwise" and on_planes != isinstance(x.order, Planes):
             return None
         return order
 
@@ -163,13 +167,25 @@ class Op(Identified, ABC):
 class PerChannel(Op):
     """The base of ops on tokens `dim` channels wide that keep the type of their input: [..., dim] -> the same."""
 
-    order_rule = "tokenwise"
+    order_rule: ClassVar[OrderRule] = "tokenwise"
 
     dim: int
 
     def infer(self, *inputs: TensorType) -> TensorType:
         (x,) = inputs
         need_tokens(type(self).__name__, x)
+        need_channels(type(self).__name__, x, self.dim)
+        return x
+
+
+@dataclass(frozen=True)
+class ByChannel(PerChannel):
+    """The base of ops that treat each channel in its own way, the same at every position: tokens or planes."""
+
+    order_rule = "channelwise"
+
+    def infer(self, *inputs: TensorType) -> TensorType:
+        (x,) = inputs
         need_channels(type(self).__name__, x, self.dim)
         return x
 

@@ -6,9 +6,11 @@ from pkgutil import iter_modules
 from archdsl.ir.graph import Input as Input
 from archdsl.ir.op import Op
 from archdsl.ops.attention import *
+from archdsl.ops.joining import *
 from archdsl.ops.linear import *
 from archdsl.ops.norm import *
 from archdsl.ops.pointwise import *
+from archdsl.ops.pooling import *
 from archdsl.ops.tokens import *
 from archdsl.ops.values import *
 

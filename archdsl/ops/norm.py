@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from archdsl.errors import RuleBroken
-from archdsl.ir.op import ONES, ZEROS, Op, ParamSpec, PerChannel, need_tokens
+from archdsl.ir.op import ONES, ZEROS, ByChannel, Op, ParamSpec, PerChannel, need_tokens
 from archdsl.ir.order import Raster
 from archdsl.ir.types import TensorType
 
@@ -65,11 +65,11 @@ def _batch_norm_tensors(num_features: int) -> Mapping[str, ParamSpec]:
 
 
 @dataclass(frozen=True)
-class BatchNorm(PerChannel):
+class BatchNorm(ByChannel):
     """Normalise each channel over the batch and all positions; at inference by running statistics.
 
-    Shapes: [..., C] -> the same
-    Source: arXiv 1502.03167; torch.nn.BatchNorm1d on [B * N, C]
+    Shapes: [..., C] or [B, C, H, W] -> the same
+    Source: arXiv 1502.03167; torch.nn.BatchNorm1d on [B * N, C], BatchNorm2d on planes
     """
 
     identity = "BatchNorm(dim, eps, momentum)"
@@ -120,10 +120,10 @@ class TokenBatchNorm(Op):
 
 
 @dataclass(frozen=True)
-class Affine(PerChannel):
+class Affine(ByChannel):
     """x * weight + bias, a weight and a bias for each channel: a batch norm with its statistics known.
 
-    Shapes: [..., C] -> the same
+    Shapes: [..., C] or [B, C, H, W] -> the same
     """
 
     identity = "Affine(dim)"

@@ -13,12 +13,13 @@ from archdsl.ir.types import TensorType
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-ActivationName = Literal["gelu", "gelu_tanh", "relu", "silu", "hardswish"]
+ActivationName = Literal["gelu", "gelu_tanh", "relu", "silu", "hardswish", "sigmoid", "hardsigmoid"]
 
 
 @dataclass(frozen=True)
 class Activation(Op):
-    """gelu (exact, by erf), gelu_tanh (the tanh approximation), relu, silu or hardswish.
+    """gelu (exact, by erf), gelu_tanh (the tanh approximation), relu, silu, hardswish, sigmoid, or hardsigmoid
+    (x / 6 + 1 / 2, kept between 0 and 1).
 
     Shapes: any -> the same
     """

@@ -1,6 +1,6 @@
 """The vocabulary of the language: importing this package registers every built-in part."""
 
-from archdsl.parts.families import convnext, swin, vit
+from archdsl.parts.families import convnext, ghostnet, resnet, swin, vit
 from archdsl.parts.layers import downsamples, heads, stems
 from archdsl.parts.part import Block, Downsample, Head, Part, PartKind, Stem, parts, register
 
@@ -13,9 +13,11 @@ __all__ = [
     "Stem",
     "convnext",
     "downsamples",
+    "ghostnet",
     "heads",
     "parts",
     "register",
+    "resnet",
     "stems",
     "swin",
     "vit",

@@ -125,7 +125,9 @@ def _movable(node: Node) -> bool:
 
 def _follows(node: Node) -> bool:
     """Whether the op does the same in any order, so that it can be made on demand."""
-    return node.op.order_rule in ("elementwise", "tokenwise") and len(node.inputs) == 1 and _movable(node)
+    return (
+        node.op.order_rule in ("elementwise", "tokenwise", "channelwise") and len(node.inputs) == 1 and _movable(node)
+    )
 
 
 def _order_in(node: Node, order: Order | None) -> Order | None:

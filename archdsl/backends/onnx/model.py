@@ -137,7 +137,7 @@ def _emit_node(e: Emission, node: Node, inputs: list[Operand]) -> Operand:
 def _works_on_rows(op: Op) -> bool:
     """Whether the op's emitter takes tokens as [B * N, C] too: it treats each token alike, or it is attention."""
     return isinstance(op, Attention) or (
-        op.order_rule in ("tokenwise", "elementwise") and not isinstance(op, MergeGroups)
+        op.order_rule in ("tokenwise", "channelwise", "elementwise") and not isinstance(op, MergeGroups)
     )
 
 

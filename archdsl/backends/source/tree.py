@@ -175,7 +175,9 @@ class ModuleTree:
         if emitter is None:
             raise no_emitter("source", node)
         args = [w.read(x) for x in node.inputs]
-        if node.op.order_rule in ("elementwise", "tokenwise") or isinstance(node.op, Attention | Reorder):
+        if node.op.order_rule in ("elementwise", "tokenwise", "channelwise") or isinstance(
+            node.op, Attention | Reorder
+        ):
             return emitter(w, node, node.op, *args)
         for index, x in enumerate(node.inputs):
             if isinstance(x.type.order, Windows):

@@ -21,7 +21,13 @@ from archdsl.parts.plugin_code import run_part
 from archdsl.suggestions import closest, did_you_mean
 
 STAGE_KEYS = ("block", "depth", "blocks", "dim", "downsample")
-"""Keys of a stage that are the stage's own, not its blocks'."""
+"""Keys of a stage that are the stage's own, not its blocks'; but see `blocks_take_dim`."""
+
+
+def blocks_take_dim(cls: type[Part], stage: YamlNode) -> bool:
+    """Whether a stage's `dim` is the width of its blocks: they take one, and nothing before them in the stage does."""
+    downsample = stage.get("downsample")
+    return "dim" in cls.model_fields and (downsample is None or downsample.value is None)
 
 
 _Field = tuple[Any, YamlNode, Path]
@@ -89,7 +95,7 @@ class PartReader:
         Without a depth (which is wrong then) nothing can come of it, but all fields that are no lists are looked at.
         """
         what = f"a `{cls.type_name}` block"
-        own = node.without(*STAGE_KEYS).value
+        own = node.without(*(key for key in STAGE_KEYS if key != "dim" or not blocks_take_dim(cls, node))).value
         rows: list[_Fields] = [{} for _ in range(depth or 1)]
         given, lost = self._known_fields(cls, own, node, path, what=what, stage=True)
         for name, (_, value, where) in given.items():

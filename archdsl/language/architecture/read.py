@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast, get_args
 from pydantic import BaseModel, ValidationError
 
 from archdsl.language.architecture.model import Header, Spec, Stage, find
-from archdsl.language.architecture.part_reader import PartReader
+from archdsl.language.architecture.part_reader import PartReader, blocks_take_dim
 from archdsl.language.text import limits
 from archdsl.language.text.explain import Complaints, explain
 from archdsl.language.text.node import Path, YamlNode, is_finite
@@ -263,7 +263,9 @@ class _Reader:
 
     def _dim(self, stage: YamlNode, path: Path) -> int | None:
         node = stage.get("dim")
-        if node is None or node.value is None:
+        name = stage.get("block")
+        cls = parts("block").get(name.value) if name is not None and isinstance(name.value, str) else None
+        if node is None or node.value is None or (cls is not None and blocks_take_dim(cls, stage)):
             return None
         return self._whole_number(node, (*path, "dim"), limits.MAX_DIM, f"{limits.MAX_DIM:_}")
 

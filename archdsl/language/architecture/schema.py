@@ -153,7 +153,7 @@ def _stage(definitions: Json) -> Json:
         definitions[f"block.{name}"] = _one_part(cls, "block", definitions)
         listed.append({"$ref": f"{REF}block.{name}"})
         own = {"block": {"const": name}, "depth": depth, **_fields(cls, definitions, each=True)}
-        fields = {**own, **_stage_fields(definitions)}
+        fields = {**_stage_fields(definitions), **own}
         definitions[f"stage.{name}"] = _object(_summary(cls), fields, required=["block", "depth"])
         options.append({"$ref": f"{REF}stage.{name}"})
     blocks = {"type": "array", "minItems": 1, "maxItems": limits.MAX_DEPTH, "items": {"anyOf": listed}}
@@ -170,7 +170,7 @@ def _change(definitions: Json) -> Json:
         "depth": {"type": "integer", "minimum": 1, "maximum": limits.MAX_DEPTH},
         "blocks": {"type": "array"},
     }
-    return _object("what differs in this stage; {} changes nothing", {**fields, **_stage_fields(definitions), **stage})
+    return _object("what differs in this stage; {} changes nothing", {**_stage_fields(definitions), **fields, **stage})
 
 
 def _all_fields(definitions: Json) -> Json:

@@ -17,7 +17,7 @@ MAX_TOTAL_BYTES = 4 << 20
 """Bytes of a file and everything it extends."""
 MAX_FILES = 64
 """Files that one load may open."""
-MAX_EXTENDS = 8
+MAX_EXTENDS = 32
 """Steps from a file to the last file it extends."""
 MAX_NESTING = 64
 """Lists and mappings inside one another, aliases expanded."""

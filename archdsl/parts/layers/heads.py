@@ -7,8 +7,9 @@ from typing import Literal
 from archdsl.errors import RuleBroken
 from archdsl.ir.graph import Scope, Value
 from archdsl.ops.linear import Linear
+from archdsl.ops.pointwise import Activation, Dropout
 from archdsl.ops.tokens import MeanPool, TakeToken
-from archdsl.parts.fields import Classes, Eps, NormAxis, NormName
+from archdsl.parts.fields import ActivationName, Classes, Dim, Eps, NormAxis, NormName, Rate
 from archdsl.parts.flow import Flow, as_tokens
 from archdsl.parts.layers.sublayers import norm
 from archdsl.parts.part import Head, register
@@ -19,6 +20,8 @@ class Classifier(Head):
     """Norm, one vector for the image, one linear layer: logits.
 
     pool: `avg` is the mean of all tokens, `cls` the class token
+    hidden: the width of a linear layer with an activation (`hidden_act`) before the last one; null for none
+    dropout: before the last layer
     norm_after_pool: normalise the vector (ConvNeXt) instead of every token (Swin, ViT)
     """
 
@@ -28,10 +31,18 @@ class Classifier(Head):
     norm_axis: NormAxis = "channel"
     norm_eps: Eps = 1e-5
     norm_after_pool: bool = False
+    hidden: Dim | None = None
+    hidden_act: ActivationName = "relu"
+    dropout: Rate = 0.0
 
     def lower(self, g: Scope, flow: Flow) -> Flow:
         x = as_tokens(g, flow.x)
         x = self._normed(g, self._pooled(g, x)) if self.norm_after_pool else self._pooled(g, self._normed(g, x))
+        if self.hidden is not None:
+            x = g.add(Linear(x.type.channels, self.hidden), x, name="hidden")
+            x = g.add(Activation(self.hidden_act), x, name="hidden_act")
+        if self.dropout:
+            x = g.add(Dropout(self.dropout), x, name="dropout")
         return flow.to(g.add(Linear(x.type.channels, self.classes), x, name="fc"))
 
     def _normed(self, g: Scope, x: Value) -> Value:

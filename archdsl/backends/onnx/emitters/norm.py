@@ -15,6 +15,7 @@ import numpy as np
 from archdsl.backends.initial import Array
 from archdsl.backends.onnx.emitters.tokens import put_behind
 from archdsl.backends.onnx.graph import Emission, Emitters, Operand
+from archdsl.ir.order import Planes
 from archdsl.ops.norm import Affine, BatchNorm, LayerNorm, LayerNormWithOnes, TokenAffine, TokenBatchNorm
 
 
@@ -60,8 +61,20 @@ def _layer_norm_with_ones(e: Emission, op: LayerNormWithOnes, x: Operand) -> Ope
 
 
 def _batch_norm(e: Emission, op: BatchNorm, x: Operand) -> Operand:
-    scale, shift = _scale_and_shift(e, op.eps)
+    scale, shift = (_by_channel(e, each) for each in _scale_and_shift(e, op.eps))
     return e.op("Add", e.op("Mul", x, e.constant(scale, "scale")), e.constant(shift, "shift"))
+
+
+def _affine(e: Emission, op: Affine, x: Operand) -> Operand:
+    if not isinstance(e.node.type.order, Planes):
+        return e.op("Add", e.op("Mul", x, e.parameter("weight")), e.parameter("bias"))
+    scale, shift = (e.constant(_by_channel(e, e.weight(key)), key) for key in ("weight", "bias"))
+    return e.op("Add", e.op("Mul", x, scale), shift)
+
+
+def _by_channel(e: Emission, numbers: Array) -> Array:
+    """One number a channel, so that it meets the axis of the channels."""
+    return numbers[:, None, None] if isinstance(e.node.type.order, Planes) else numbers
 
 
 def _token_batch_norm(e: Emission, op: TokenBatchNorm, x: Operand) -> Operand:
@@ -88,6 +101,6 @@ EMITTERS: Emitters = {
     LayerNormWithOnes: _layer_norm_with_ones,
     BatchNorm: _batch_norm,
     TokenBatchNorm: _token_batch_norm,
-    Affine: lambda e, op, x: e.op("Add", e.op("Mul", x, e.parameter("weight")), e.parameter("bias")),
+    Affine: _affine,
     TokenAffine: _token_affine,
 }

@@ -19,6 +19,10 @@ def _activation(e: Emission, op: Activation, x: Operand) -> Operand:
             return (_gelu_by_tanh if tanh else _gelu_by_erf)(e, x)
         case "relu":
             return e.op("Relu", x)
+        case "sigmoid":
+            return e.op("Sigmoid", x)
+        case "hardsigmoid":
+            return e.op("HardSigmoid", x, alpha=1 / 6, beta=0.5)
         case "silu":
             return e.op("Mul", x, e.op("Sigmoid", x))
         case "hardswish":

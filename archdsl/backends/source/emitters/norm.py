@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from archdsl.backends.emitters import no_emitter
 from archdsl.backends.source.text import channels, number, option
 from archdsl.backends.source.writer import Emitter, Expression, Writer
 from archdsl.ir.graph import Node
 from archdsl.ir.op import Op
+from archdsl.ir.order import Planes
 from archdsl.ops.norm import Affine, BatchNorm, LayerNorm, LayerNormWithOnes, TokenAffine, TokenBatchNorm
 
 
@@ -21,7 +23,8 @@ def _layer_norm_with_ones(w: Writer, node: Node, op: LayerNormWithOnes, x: Expre
 
 def _batch_norm(w: Writer, node: Node, op: BatchNorm, x: Expression) -> Expression:
     more = option("eps", op.eps, 1e-5) + option("momentum", op.momentum, 0.1)
-    return w.module(node, f"ChannelBatchNorm({channels(op.dim)}{more})", x)
+    kind = "nn.BatchNorm2d" if isinstance(node.type.order, Planes) else "ChannelBatchNorm"
+    return w.module(node, f"{kind}({channels(op.dim)}{more})", x)
 
 
 def _token_batch_norm(w: Writer, node: Node, op: TokenBatchNorm, x: Expression) -> Expression:
@@ -29,11 +32,17 @@ def _token_batch_norm(w: Writer, node: Node, op: TokenBatchNorm, x: Expression) 
     return w.module(node, f"nn.BatchNorm1d({number('num_tokens', op.num_tokens)}{more})", x)
 
 
+def _affine(w: Writer, node: Node, op: Affine, x: Expression) -> Expression:
+    if isinstance(node.type.order, Planes):
+        raise no_emitter("source", node)  # a form for deploying; source files hold the train form
+    return w.module(node, f"Affine({channels(op.dim)})", x)
+
+
 EMITTERS: dict[type[Op], Emitter] = {
     LayerNorm: _layer_norm,
     LayerNormWithOnes: _layer_norm_with_ones,
     BatchNorm: _batch_norm,
     TokenBatchNorm: _token_batch_norm,
-    Affine: lambda w, node, op, x: w.module(node, f"Affine({channels(op.dim)})", x),
+    Affine: _affine,
     TokenAffine: lambda w, node, op, x: w.module(node, f"TokenAffine({number('num_tokens', op.num_tokens)})", x),
 }

@@ -11,7 +11,7 @@ from archdsl.ops.pointwise import Activation, Add, Dropout, DropPath, LayerScale
 
 def _activation(w: Writer, node: Node, op: Activation, x: Expression) -> Expression:
     name, more = ("gelu", ', approximate="tanh"') if op.name == "gelu_tanh" else (op.name, "")
-    return w.call(f"F.{name}", x, more=more)
+    return w.call(f"{'torch' if name == 'sigmoid' else 'F'}.{name}", x, more=more)
 
 
 def _add(w: Writer, node: Node, op: Add, x: Expression, y: Expression) -> Expression:

@@ -9,6 +9,7 @@ from torch.nn import functional
 from archdsl.backends.torch import ops as torch_ops
 from archdsl.backends.torch.builder import Emitters, ModuleBuilder, op_of
 from archdsl.ir.graph import Node
+from archdsl.ir.order import Planes
 from archdsl.ops.norm import Affine, BatchNorm, LayerNorm, LayerNormWithOnes, TokenAffine, TokenBatchNorm
 
 
@@ -25,6 +26,8 @@ def _layer_norm_with_ones(b: ModuleBuilder, node: Node, args: list[fx.Node]) -> 
 
 def _batch_norm(b: ModuleBuilder, node: Node, args: list[fx.Node]) -> fx.Node:
     op = op_of(node, BatchNorm)
+    if isinstance(node.type.order, Planes):
+        return b.module(node, nn.BatchNorm2d(op.dim, op.eps, op.momentum), *args)
     return b.module(node, torch_ops.ChannelBatchNorm(op.dim, op.eps, op.momentum), *args)
 
 
@@ -35,7 +38,9 @@ def _token_batch_norm(b: ModuleBuilder, node: Node, args: list[fx.Node]) -> fx.N
 
 def _affine(b: ModuleBuilder, node: Node, args: list[fx.Node]) -> fx.Node:
     weight, bias = (b.parameter(node, key) for key in ("weight", "bias"))
-    if isinstance(node.op, TokenAffine):
+    if isinstance(node.type.order, Planes):
+        weight, bias = (b.code.call_function(torch.Tensor.view, (each, -1, 1, 1)) for each in (weight, bias))
+    elif isinstance(node.op, TokenAffine):
         weight, bias = (b.code.call_function(torch.unsqueeze, (each, -1)) for each in (weight, bias))
     return b.call(node, torch.addcmul, bias, *args, weight)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 
+import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
@@ -17,6 +18,8 @@ def _activation(b: ModuleBuilder, node: Node, args: list[fx.Node]) -> fx.Node:
     match op_of(node, Activation).name:
         case "gelu_tanh":
             return b.call(node, F.gelu, *args, approximate="tanh")
+        case "sigmoid":
+            return b.call(node, torch.sigmoid, *args)
         case name:
             return b.call(node, getattr(F, name), *args)
 
