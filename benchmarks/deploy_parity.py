@@ -152,7 +152,7 @@ def set_telling(name: str, tensor: torch.Tensor, numbers: torch.Generator) -> No
 
 def settle_statistics(module: nn.Module, spec: Spec) -> None:
     """Give batch norms the statistics of a few images; with any others, activations explode and say little."""
-    norms = [each for each in module.modules() if isinstance(each, nn.BatchNorm1d)]
+    norms = [each for each in module.modules() if isinstance(each, nn.BatchNorm1d | nn.BatchNorm2d)]
     if not norms:
         return
     momenta: Mapping[nn.BatchNorm1d, float | None] = {norm: norm.momentum for norm in norms}

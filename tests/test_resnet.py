@@ -190,6 +190,80 @@ def test_each_step_of_the_roadmap_computes_the_row_of_the_paper(row: str):
         assert difference(module(x), want) <= 1e-5
 
 
+# --- attentional feature fusion: a second formula ---------------------------------------------------------------------
+
+
+def weighed(w: dict[str, Tensor], x: Tensor, y: Tensor, path: str, of: Tensor) -> Tensor:
+    """x M + y (1 - M), M = sigmoid(L(of) + G(of)), by equations 1 and 3 of arXiv 2009.14082."""
+
+    def by(name: str, z: Tensor) -> Tensor:
+        weight = w[f"{path}.{name}.weight"].flatten(1)
+        return torch.einsum("bchw,dc->bdhw", z, weight) + w[f"{path}.{name}.bias"][:, None, None]
+
+    def norm(name: str, z: Tensor) -> Tensor:
+        mean, var, weight, bias = (
+            w[f"{path}.{name}.{key}"][:, None, None] for key in ("running_mean", "running_var", "weight", "bias")
+        )
+        return (z - mean) / (var + 1e-5).sqrt() * weight + bias
+
+    total: Any = 0
+    for where, first, second, z in (
+        ("local", "conv1", "conv2", of),
+        ("whole", "fc1", "fc2", of.mean((2, 3), keepdim=True)),
+    ):
+        z = norm(f"{where}.norm1", by(f"{where}.{first}", z)).clamp(min=0)
+        total = total + norm(f"{where}.norm2", by(f"{where}.{second}", z))
+    share = 1 / (1 + torch.exp(-total))
+    return x * share + y * (1 - share)
+
+
+@pytest.mark.parametrize("kind", ["aff", "iaff"])
+def test_a_fused_sum_is_the_papers(kind: str):
+    spec = load(f"{kind}_resnet_50", set=SMALL | {"stages.3.fuse_ratio": 4})
+    with torch.inference_mode():
+        seen = values_of(spec, images(2, SIZE))
+    w = dict(telling_module(spec).double().state_dict())
+    for block in ("stages.2.blocks.0", "stages.3.blocks.1"):
+        x, y = seen[f"{block}.norm3"], seen[f"{block}.shortcut.norm" if block.endswith("0") else f"{block[:-1]}0.act"]
+        want = weighed(w, x, y, f"{block}.fuse.first", x + y)
+        if kind == "iaff":
+            want = weighed(w, x, y, f"{block}.fuse.second", want)
+        assert difference(seen[f"{block}.act"], want.clamp(min=0)) <= 1e-9
+        assert difference((x + y).clamp(min=0), want.clamp(min=0)) > 0.1
+
+
+def test_the_shortcut_of_a_fused_resnet_takes_means_of_2x2():
+    spec = load("aff_resnet_50", set=SMALL | {"input.size": 72})
+    with torch.inference_mode():
+        seen = values_of(spec, images(2, 72))
+    x, w = (
+        seen["stages.1.blocks.1.act"],
+        telling_module(spec).double().state_dict()["stages.2.blocks.0.shortcut.conv.weight"],
+    )
+    assert x.shape[-1] == 9  # odd: the last neighbourhoods are 1 wide
+    padded = torch.nn.functional.pad(x, (0, 1, 0, 1), value=float("nan"))
+    means = padded.unflatten(3, (5, 2)).unflatten(2, (5, 2)).nanmean((3, 5))
+    want = torch.einsum("bchw,dc->bdhw", means, w.flatten(1))
+    assert difference(seen["stages.2.blocks.0.shortcut.conv"], want) <= 1e-9
+
+
+def values_of(spec: Spec, x: Tensor) -> dict[str, Tensor]:
+    """What each node computes with telling weights, in float64, by its path."""
+
+    module, x = telling_module(spec).double(), x.double()
+
+    class Recorder(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:
+            value = super().run_node(n)
+            by_name[n.name] = value
+            return value
+
+    by_name: dict[str, Tensor] = {}
+    Recorder(module).run(x)
+    paths = [node.path for node in archdsl.compile(spec).live()]
+    return {path: by_name[name] for path in paths if (name := path.replace(".", "_")) in by_name}
+
+
 # --- ops on planes --------------------------------------------------------------------------------------------------
 
 PLANES = TensorType((4, 7, 6), order=Planes(7, 6))
@@ -270,10 +344,13 @@ def test_gates_lie_between_0_and_1(name: str):
 
 
 @pytest.mark.parametrize("kind", ["max", "avg"])
-@pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 2, 1), (2, 2, 0), (3, 1, 0)])
-def test_pooling_looks_at_what_lies_on_the_map_alone(kind: str, kernel: int, stride: int, padding: int):
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "ceil"),
+    [(3, 2, 1, False), (2, 2, 0, False), (3, 1, 0, False), (2, 2, 0, True), (3, 3, 1, True)],
+)
+def test_pooling_looks_at_what_lies_on_the_map_alone(kind: str, kernel: int, stride: int, padding: int, ceil: bool):
     x = np.random.default_rng(1).normal(-3, 1, (2, 4, 7, 6)).astype(np.float32)
-    by_torch, by_onnx, _ = computed(Pool2d(kind, kernel, stride, padding), x)
+    by_torch, by_onnx, _ = computed(Pool2d(kind, kernel, stride, padding, ceil), x)
     reduce = np.max if kind == "max" else np.mean
     for row, column in np.ndindex(by_torch.shape[2:]):
         top, left = (max(place * stride - padding, 0) for place in (row, column))
@@ -281,7 +358,9 @@ def test_pooling_looks_at_what_lies_on_the_map_alone(kind: str, kernel: int, str
         want = reduce(x[:, :, top:below, left:right], axis=(2, 3))
         assert np.abs(by_torch[:, :, row, column] - want).max() < 1e-6
         assert np.abs(by_onnx[:, :, row, column] - want).max() < 1e-6
+    rows = np.ceil((7 + 2 * padding - kernel) / stride) if ceil else (7 + 2 * padding - kernel) // stride
     assert by_torch.shape == by_onnx.shape
+    assert by_torch.shape[2] == rows + 1
 
 
 @pytest.mark.parametrize("op", [BatchNorm(4), Affine(4)], ids=lambda op: type(op).__name__)

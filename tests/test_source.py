@@ -134,7 +134,7 @@ def test_swin_t_is_short_and_has_one_class_for_each_kind_of_block():
 def test_no_shipped_network_needs_two_classes_for_one_kind(name: str):
     text = source.emit_spec(load(name))
     assert not re.findall(r"^class (SwinBlock|VitBlock|ConvNextBlock|PatchMerging|Mlp|\w*Attention)\d", text, re.M)
-    assert len(text.splitlines()) <= 300  # GhostNet has five forms of block
+    assert len(text.splitlines()) <= 320  # GhostNet and iAFF have several forms of block
 
 
 def test_the_depth_does_not_lengthen_the_file():
@@ -166,6 +166,7 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "resnext": ("resnext_50", {"input.size": 64, "stages.1.depth": 1, "stages.2.depth": 1}),
     "roadmap": ("roadmap_12", {"input.size": 64, "stages.2.depth": 2}),
     "ghostnet": ("ghostnet_100", {"input.size": 64, "head.dropout": 0.0}),
+    "iaff": ("iaff_resnet_50", {"input.size": 64, "stages.1.depth": 1, "stages.2.depth": 1, "stages.3.depth": 1}),
     "convnext_swin": ("convnext_swin_t", {**SMALL, "stages.2.heads": 4, "stages.3.heads": 8}),
     "micro_swin": ("micro_swin", {}),
     "micro_swin_free": ("micro_swin_free", {}),

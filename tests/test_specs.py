@@ -109,10 +109,10 @@ def test_a_variant_says_only_what_differs(path: Path):
 
 
 def repeated(own: Any, base: Any, path: str = "") -> list[str]:
-    """The paths at which `own` says what `base` says already."""
+    """The paths at which `own` says what `base` says already. Lists merge item by item where those are mappings."""
     if isinstance(own, dict) and isinstance(base, dict):
         pairs = [(key, own[key], base[key]) for key in own if key in base]
-    elif isinstance(own, list) and isinstance(base, list):
+    elif isinstance(own, list) and all(isinstance(item, dict) for item in own) and isinstance(base, list):
         pairs = list(zip(range(len(own)), own, base, strict=False))
     else:
         return [path] if own == base else []

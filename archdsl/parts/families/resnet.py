@@ -9,12 +9,13 @@ from pydantic import Field
 
 from archdsl.errors import RuleBroken
 from archdsl.ir.graph import Scope, Value
-from archdsl.ops.pointwise import Activation
+from archdsl.ops.pointwise import Activation, DropPath
 from archdsl.ops.pooling import Pool2d
 from archdsl.parts.families.resnet_weights import WEIGHT_NAMES
 from archdsl.parts.fields import ActivationName, Dim, Eps, Kernel, NormName, Rate, Ratio
 from archdsl.parts.flow import Flow, as_planes
 from archdsl.parts.layers.convolutions import convolution, norm_of_map
+from archdsl.parts.layers.fusion import fused
 from archdsl.parts.layers.sublayers import residual
 from archdsl.parts.part import Block, Stem, register
 
@@ -67,9 +68,14 @@ class Bottleneck(Block):
     spatial: whether the convolution over the places is the `middle` one or the `first`, before the widening
     norm_after: after which of the three convolutions there is a norm
     act_after: after which of them, or after the `sum`, there is an activation
+    shortcut: where the shape changes a 1x1 convolution with the stride, or (`pool_conv`) means of 2x2 and one without
+    fuse: the sum of branch and shortcut, or one that a small network weighs, once (`aff`) or twice (`iaff`); that
+        network has batch norms of one vector an image, so training needs batches of two or more
+    fuse_ratio: by how much the hidden widths of that network are narrower than the block
     bias: whether the three convolutions have biases; the shortcut's has none
 
-    Source: ResNet, arXiv 1512.03385 (stride as in torchvision); ResNeXt, arXiv 1611.05431; ConvNeXt, arXiv 2201.03545
+    Source: ResNet, arXiv 1512.03385 (stride as in torchvision); ResNeXt, arXiv 1611.05431; ConvNeXt, arXiv 2201.03545;
+        AFF, arXiv 2009.14082; pool_conv: arXiv 1812.01187
     """
 
     weight_names = WEIGHT_NAMES
@@ -86,6 +92,9 @@ class Bottleneck(Block):
     act: ActivationName = "relu"
     act_after: tuple[Literal[1, 2, 3, "sum"], ...] = (1, 2, "sum")
     bias: bool = False
+    shortcut: Literal["conv", "pool_conv"] = "conv"
+    fuse: Literal["add", "aff", "iaff"] = "add"
+    fuse_ratio: Annotated[int, Field(ge=1, le=1024)] = 16
     drop_path: Rate | None = None
 
     @classmethod
@@ -107,9 +116,15 @@ class Bottleneck(Block):
         for number, width in enumerate(self._widths(before, dim), 1):
             y = self._step(g, y, number, width)
         if self.stride != 1 or dim != before:
-            x = convolution(g, x, dim, 1, stride=self.stride, name="shortcut.conv")
+            pooled = self.shortcut == "pool_conv" and self.stride > 1
+            x = g.add(Pool2d("avg", 2, self.stride, ceil=True), x, name="shortcut.pool") if pooled else x
+            x = convolution(g, x, dim, 1, stride=1 if pooled else self.stride, name="shortcut.conv")
             x = norm_of_map(g, x, self.norm, eps=self.norm_eps, name="shortcut.norm")
-        y = residual(g, x, y, self.drop_path)
+        if self.fuse == "add":
+            y = residual(g, x, y, self.drop_path)
+        else:
+            y = g.add_unless(not self.drop_path, DropPath(self.drop_path or 0.0), y)
+            y = fused(g, y, x, ratio=self.fuse_ratio, again=self.fuse == "iaff")
         return flow.to(g.add(Activation(self.act), y, name="act") if "sum" in self.act_after else y)
 
     def _widths(self, before: int, dim: int) -> tuple[int, int, int]:

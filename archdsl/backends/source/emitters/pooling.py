@@ -11,6 +11,7 @@ from archdsl.ops.pooling import Pool2d
 
 def _pool(w: Writer, node: Node, op: Pool2d, x: Expression) -> Expression:
     more = f", {late('kernel', op.kernel)}, {late('stride', op.stride)}, {late('padding', op.padding)}"
+    more += ", ceil_mode=True" if op.ceil else ""
     more += "" if op.pool == "max" else ", count_include_pad=False"
     return w.call(f"F.{op.pool}_pool2d", x, more=more)
 

@@ -13,8 +13,9 @@ from archdsl.ops.pooling import Pool2d
 def _pool(b: ModuleBuilder, node: Node, args: list[fx.Node]) -> fx.Node:
     op = op_of(node, Pool2d)
     if op.pool == "max":
-        return b.call(node, F.max_pool2d, *args, op.kernel, op.stride, op.padding)
-    return b.call(node, F.avg_pool2d, *args, op.kernel, op.stride, op.padding, count_include_pad=False)
+        return b.call(node, F.max_pool2d, *args, op.kernel, op.stride, op.padding, ceil_mode=op.ceil)
+    sides = (op.kernel, op.stride, op.padding)
+    return b.call(node, F.avg_pool2d, *args, *sides, ceil_mode=op.ceil, count_include_pad=False)
 
 
 EMITTERS: Emitters = {Pool2d: _pool}
