@@ -34,11 +34,15 @@ AnySpec = Spec | str | os.PathLike[str]
 class SpecCost(JsonFields):
     """What one image costs, by the usual convention (`ir.op.Cost`) and by Swin-Free's (`passes.onnx_tool`).
 
+    All are of the network at inference, as specified (before any deploy pass), but for `params` and `training_macs`,
+    which count what only training reads too.
     onnx_tool_flops is None for networks with ops that convention does not define.
     """
 
     params: int
+    inference_params: int
     macs: int
+    training_macs: int
     constants: int
     bytes_read: int
     bytes_written: int
@@ -46,11 +50,12 @@ class SpecCost(JsonFields):
     onnx_tool_params: int
 
 
-def compile(spec: AnySpec) -> Graph:
+def compile(spec: AnySpec, *, training: bool = False) -> Graph:
     """The graph of a spec in its train form, ready for a backend.
 
     Args:
         spec: a spec, or the name or path of one
+        training: with the outputs that only training reads
     Returns: the lowered graph after the passes of `TRAINING`; its tensors have the reference's names and shapes
     Raises: SpecError for a wrong spec, ShapeError when its parts do not fit
     Example:
@@ -61,7 +66,8 @@ def compile(spec: AnySpec) -> Graph:
     """
     from archdsl.passes.pipelines import TRAINING  # here, so that `check` loads no pass
 
-    return run_passes(Network(lower(as_spec(spec))), TRAINING)[0].graph
+    graph = lower(as_spec(spec))
+    return run_passes(Network(graph if training else graph.inference()), TRAINING)[0].graph
 
 
 def deploy(
@@ -110,6 +116,7 @@ def deploy_graph(
         weights = initial_weights(graph, seed)
     else:
         check_weights(graph, weights)
+    graph = graph.inference()
     numbers = as_arrays({name: weights[name] for name in graph.tensors()})
     network = run_passes(Network(graph, numbers), pipelines.DEPLOYMENT)[0]
     if strange := sorted((keep or frozenset()) - {node.path for node in network.graph.live()}):
@@ -138,8 +145,15 @@ def cost(spec: AnySpec) -> SpecCost:
         (28288354, 4490566656)
     """
     graph = lower(as_spec(spec))
-    usual = graph.cost()
-    return SpecCost(**asdict(usual), onnx_tool_flops=onnx_tool_flops(graph), onnx_tool_params=onnx_tool_params(graph))
+    whole, inference = graph.cost(), graph.inference()
+    usual = inference.cost()
+    return SpecCost(
+        **asdict(usual) | {"params": whole.params},
+        inference_params=usual.params,
+        training_macs=whole.macs,
+        onnx_tool_flops=onnx_tool_flops(inference),
+        onnx_tool_params=onnx_tool_params(inference),
+    )
 
 
 def identity(spec: AnySpec, *, training: bool = True) -> str:
@@ -164,6 +178,7 @@ def build(
     weights: Mapping[str, Any] | None = None,
     *,
     deploy: bool = False,
+    training: bool = False,
     precision: str = "fp32",
     seed: int = 0,
 ) -> fx.GraphModule:
@@ -173,6 +188,8 @@ def build(
         spec: a spec, or the name or path of one
         weights: a state dict by archdsl's names (see `import_weights`); by default the initial weights of `seed`
         deploy: the deploy form, for inference alone; it has a state dict of its own and is in eval mode
+        training: with the outputs that only training reads: a network that has any gives a mapping, output by name,
+            `logits` first. The state dict is the same where inference needs all weights
         precision: of the deploy form: fp32, fp16 or bf16. Inputs and outputs are fp32
         seed: of the initial weights
     Raises: WeightsError when a tensor is missing or has another shape; BackendError for a quantized precision, which is
@@ -195,7 +212,7 @@ def build(
         module = torch_fx.emit(network.graph, network.weights, deploy=True)
     else:
         _only_deployed(precision)
-        module = torch_fx.emit(compile(spec), weights, seed=seed)
+        module = torch_fx.emit(compile(spec, training=training), _of_form(spec, weights, training), seed=seed)
     return module
 
 
@@ -219,7 +236,7 @@ def export_onnx(
         spec: a spec, or the name or path of one
         path: of the file
         weights: a state dict by archdsl's names (see `import_weights`); by default the initial weights of `seed`
-        deploy: the deploy form; else the train form, whose initializers are the state dict
+        deploy: the deploy form; else the train form, whose initializers are the state dict, with all outputs by name
         precision: of the deploy form: fp32, fp16, bf16, int8, int8-weights or fp8
         batch: images at once; None leaves the batch axis dynamic (static shapes run faster on most runtimes)
         runtime: `onnxruntime`, `openvino` or `tensorrt-rtx`: writes the deploy form, but for int8, as was measured to
@@ -265,7 +282,7 @@ def export_onnx(
             onnx.save(network.graph, path, network.weights, **options)
     else:
         _only_deployed(precision)
-        onnx.save(compile(spec), path, weights, opset=opset, batch=batch, seed=seed, metadata=metadata)
+        onnx.save(compile(spec, training=True), path, weights, opset=opset, batch=batch, seed=seed, metadata=metadata)
 
 
 def _export_quantized(
@@ -297,6 +314,18 @@ def _only_deployed(precision: str) -> None:
     if precision != "fp32":
         message = f"the train form is fp32, so {precision} needs the deploy form"
         raise BackendError.at("--precision", precision, "wrong-value", message, "use deploy=True")
+
+
+def _of_form(spec: AnySpec, weights: Mapping[str, Any] | None, training: bool) -> Mapping[str, Any] | None:
+    """A whole state dict without what only training reads, where that is left out. Errors: WeightsError"""
+    whole = lower(as_spec(spec))
+    if weights is None or training or not whole.training_outputs:
+        return weights
+    from archdsl.backends.initial import check_weights
+
+    check_weights(whole, weights)
+    left = whole.tensors().keys() - whole.inference().tensors().keys()
+    return {name: value for name, value in weights.items() if name not in left}
 
 
 def as_spec(spec: AnySpec) -> Spec:

@@ -26,7 +26,7 @@ from archdsl.ops.attention import Attention, RelativePositionBias, ShiftMask
 from archdsl.ops.joining import AddVector, Concat, Mul, MulVector, Sub
 from archdsl.ops.linear import Conv2d, Linear
 from archdsl.ops.norm import Affine, BatchNorm, LayerNorm, TokenAffine, TokenBatchNorm
-from archdsl.ops.pointwise import Activation, Add, LayerScale
+from archdsl.ops.pointwise import Activation, Add, Average, LayerScale
 from archdsl.ops.pooling import Pool2d
 from archdsl.ops.tokens import AddPosition, MeanPool, MergeGroups, PrependToken, Reorder, Slice, TakeToken
 from archdsl.ops.values import Constant
@@ -37,21 +37,23 @@ SHIFTED_BR = ["swin_b_br"]
 """Batch norm with shifted windows: tokens must move between a block with and a block without shift."""
 
 KINDS_OF_OPS = {Input, Linear, Conv2d, LayerNorm, Activation, Add, Reorder, MergeGroups, Slice, Attention, Constant}
-KINDS_OF_OPS |= {AddVector, Concat, Mul, MulVector, Sub, Pool2d, MeanPool, PrependToken, AddPosition, TakeToken}
+KINDS_OF_OPS |= {
+    AddVector,
+    Average,
+    Concat,
+    Mul,
+    MulVector,
+    Sub,
+    Pool2d,
+    MeanPool,
+    PrependToken,
+    AddPosition,
+    TakeToken,
+}
 
 ONNX_OPS = {"Add", "Concat", "Conv", "Gather", "Gelu", "LayerNormalization", "MatMul", "Mul", "ReduceMean", "Relu"}
-ONNX_OPS |= {
-    "AveragePool",
-    "HardSigmoid",
-    "MaxPool",
-    "Sigmoid",
-    "Sub",
-    "Reshape",
-    "Slice",
-    "Softmax",
-    "Split",
-    "Transpose",
-}
+ONNX_OPS |= {"AveragePool", "HardSigmoid", "MaxPool", "Mean", "Sigmoid", "Sub", "Reshape", "Slice", "Softmax", "Split"}
+ONNX_OPS |= {"Transpose"}
 NORMALISATIONS = {"LayerNormalization", "BatchNormalization", "InstanceNormalization", "GroupNormalization"}
 
 AFFINE_STAYS = ("stem.norm", ".shortcut.norm")
@@ -258,6 +260,7 @@ def test_the_ops_of_a_deployed_model(name: str):
     added = sum(len(node.inputs) == 4 for node in attentions)
     assert forms["Add"] == biased + added + count(graph, Add, AddVector, AddPosition, PrependToken)
     assert forms["Mul"] == count(graph, Mul, MulVector, PrependToken)
+    assert forms["Mean"] == count(graph, Average)
     assert forms["Softmax"] == len(attentions)
     assert forms["MatMul"] == count(graph, Linear) + 2 * len(attentions)
     assert forms["LayerNormalization"] == count(graph, LayerNorm)

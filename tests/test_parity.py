@@ -115,10 +115,19 @@ def test_a_padded_swin_of_full_width_equals_timm(timm: ModuleType):
 
 @pytest.mark.promise(13)
 @pytest.mark.parametrize(
-    ("spec", "name", "depth"), [("vit_ti_16", "tiny", 12), ("vit_s_16", "small", 12), ("vit_b_16", "base", 4)]
+    ("spec", "name", "depth"),
+    [
+        ("vit_ti_16", "tiny_patch16", 12),
+        ("vit_s_16", "small_patch16", 12),
+        ("vit_b_16", "base_patch16", 4),
+        ("vit_b_32", "base_patch32", 1),
+        ("vit_l_16", "large_patch16", 1),
+        ("vit_l_32", "large_patch32", 1),
+        ("vit_h_14", "huge_patch14", 1),
+    ],
 )
 def test_vit_equals_timm(timm: ModuleType, spec: str, name: str, depth: int):
-    theirs = reference(timm, f"vit_{name}_patch16_224", depth=depth)
+    theirs = reference(timm, f"vit_{name}_224", depth=depth, num_classes=1000)  # some have another head, or none
     assert_same_logits(theirs, load(spec, set=depths(depth)))
 
 

@@ -72,7 +72,8 @@ class Graph:
 
     name:    the spec's
     nodes:   all nodes, live or not
-    outputs: the results of the network by name
+    outputs: the results of the network by name; the first is the one that is judged
+    training_outputs: names of those that only training reads
     notes:   where lowering differs from the spec, as (path, sentence), e.g. a window that was clamped to the map
 
     Example:
@@ -89,6 +90,7 @@ class Graph:
     nodes: list[Node] = field(default_factory=list)
     outputs: dict[str, Node] = field(default_factory=dict)
     notes: list[tuple[str, str]] = field(default_factory=list)
+    training_outputs: set[str] = field(default_factory=set)
     _paths: set[str] = field(default_factory=set, repr=False)
     _known: dict[str, tuple[object, Any]] = field(default_factory=dict, repr=False)
 
@@ -114,9 +116,18 @@ class Graph:
         self.nodes.append(node)
         return node
 
-    def output(self, name: str, value: Value) -> None:
-        """Name `value` as a result of the network."""
+    def output(self, name: str, value: Value, *, training: bool = False) -> None:
+        """Name `value` as a result of the network. training: one that only training reads"""
         self.outputs[name] = value
+        if training:
+            self.training_outputs.add(name)
+
+    def inference(self) -> Graph:
+        """The graph without the outputs that only training reads, and without what only they need."""
+        if not self.training_outputs:
+            return self
+        kept = {name: node for name, node in self.outputs.items() if name not in self.training_outputs}
+        return Graph(self.name, self.nodes, kept, list(self.notes)).without_dead_nodes()
 
     def live(self) -> list[Node]:
         """The nodes that some output needs, and the inputs, in topological order."""
@@ -147,13 +158,14 @@ class Graph:
         for node in self.live():
             made[id(node)] = make(new, node, tuple(made[id(x)] for x in node.inputs))
         for name, node in self.outputs.items():
-            new.output(name, made[id(node)])
+            new.output(name, made[id(node)], training=name in self.training_outputs)
         return new.without_dead_nodes()
 
     def without_dead_nodes(self) -> Graph:
         """The same graph without nodes that nothing needs."""
         live = self.live()
-        return Graph(self.name, live, dict(self.outputs), list(self.notes), _paths={node.path for node in live})
+        paths = {node.path for node in live}
+        return Graph(self.name, live, dict(self.outputs), list(self.notes), set(self.training_outputs), _paths=paths)
 
     def cost(self) -> Cost:
         """The sum of all live nodes' costs, for one image."""
@@ -167,8 +179,10 @@ class Graph:
         """The network's identity: equal for graphs that compute the same function by the same ops.
 
         Names do not count, only ops, fields, shapes, orders and wiring. With `training=False` ops that do nothing at
-        inference (dropout, drop path) do not count either: what a latency depends on.
+        inference (dropout, drop path; outputs that only training reads) do not count either: what a latency depends on.
         """
+        if not training and self.training_outputs:
+            return self.inference().hash(training=False)
         numbers: dict[int, str] = {}
         lines: list[str] = []
         for node in _from_outputs(self):

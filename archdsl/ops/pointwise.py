@@ -71,6 +71,27 @@ class Add(Op):
 
 
 @dataclass(frozen=True)
+class Average(Op):
+    """The mean of two values of one type, number by number.
+
+    Shapes: two equal -> the same
+    Raises: RuleBroken when shapes or orders differ
+    Source: the two heads of a distilled DeiT at inference, arXiv 2012.12877
+    """
+
+    identity = "Average()"
+    kind = "add"
+    joins = True
+    order_rule = "elementwise"
+
+    def infer(self, *inputs: TensorType) -> TensorType:
+        x, y = inputs
+        if x != y:
+            raise RuleBroken(f"the mean of x and y needs two values of one type, but got x = {x}, y = {y}")
+        return x
+
+
+@dataclass(frozen=True)
 class LayerScale(PerChannel):
     """Multiply each channel by a learnt number that starts at `start`.
 

@@ -1,6 +1,6 @@
 """The vocabulary of the language: importing this package registers every built-in part."""
 
-from archdsl.parts.families import convnext, ghostnet, resnet, swin, vit
+from archdsl.parts.families import convnext, deit, ghostnet, resnet, swin, vit
 from archdsl.parts.layers import downsamples, heads, stems
 from archdsl.parts.part import Block, Downsample, Head, Part, PartKind, Stem, parts, register
 
@@ -12,6 +12,7 @@ __all__ = [
     "PartKind",
     "Stem",
     "convnext",
+    "deit",
     "downsamples",
     "ghostnet",
     "heads",

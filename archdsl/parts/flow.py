@@ -18,11 +18,15 @@ class Flow:
     x: the main value
     side: named values that some blocks pass on beside it
     stages: the map after each finished stage
+    tokens: names of the extra tokens that `x` begins with (`cls`, `dist`), before those of the map
+    outputs: results that only training reads, by name
     """
 
     x: Value
     side: Mapping[str, Value] = field(default_factory=lambda: MappingProxyType({}))
     stages: tuple[Value, ...] = ()
+    tokens: tuple[str, ...] = ()
+    outputs: Mapping[str, Value] = field(default_factory=lambda: MappingProxyType({}))
 
     def to(self, x: Value) -> Flow:
         """The same flow with another main value."""

@@ -55,7 +55,7 @@ class _LayoutPropagation:
             elif not _follows(node) and not isinstance(node.op, Reorder):
                 self._make(node, node.type.order)
         for name, node in self.old.outputs.items():
-            self.new.output(name, self._get(node, node.type.order))
+            self.new.output(name, self._get(node, node.type.order), training=name in self.old.training_outputs)
         return self.new.without_dead_nodes()
 
     def _get(self, node: Node, order: Order | None) -> Value:

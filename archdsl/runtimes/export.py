@@ -27,9 +27,16 @@ from archdsl.runtimes.target import Target
 
 Weights = Mapping[str, Any]
 
+
+def _fitted(graph: Graph, weights: Weights) -> Network:
+    return Network(graph).fitted(graph, weights)
+
+
 FORMS: dict[str, Callable[[Spec, Weights, str], Network]] = {
-    "drawn": lambda spec, weights, precision: Network(lower(spec), weights),  # as in the paper, no pass has run
-    "train": lambda spec, weights, precision: Network(compile(spec), weights),
+    "drawn": lambda spec, weights, precision: _fitted(
+        lower(spec).inference(), weights
+    ),  # as in the paper, no pass has run
+    "train": lambda spec, weights, precision: _fitted(compile(spec), weights),
     "deploy": lambda spec, weights, precision: deploy(spec, weights, precision=precision),
 }
 """The stages of a network's graph, from first to last. Only the last can be in another precision than fp32."""
@@ -94,7 +101,7 @@ def artefact_of(
         >>> artefact_of(archdsl.load("micro_swin"), Target("null"), Path(".")).build
         'deploy fp32'
     """
-    graph, kind = lower(spec), runtime(target.runtime).kinds[0]
+    graph, kind = lower(spec).inference(), runtime(target.runtime).kinds[0]
     key = graph.hash(training=False)
     made = _artefact(graph, work_of(drop_train_only(compile(spec))), target, key=key, name=spec.name, build=form)
     if kind == "onnx":

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from archdsl.errors import TrainingError
 from archdsl.training.batch_norms import synchronize
 from archdsl.training.data import Augmentable, Data
+from archdsl.training.distillation import distillation_of
 from archdsl.training.failures import explained_lost_workers, training_error
 from archdsl.training.micro_batches import MicroBatches
 from archdsl.training.mixed_precision import MixedPrecision
@@ -37,6 +38,7 @@ def train(
     *,
     seed: int,
     task: Task | None = None,
+    teacher: nn.Module | None = None,
     report: Callable[[Epoch], None] | None = None,
     should_stop: Callable[[Epoch], bool] | None = None,
     checkpoint: Callable[[dict[str, Any]], None] | None = None,
@@ -59,6 +61,7 @@ def train(
         seed:        decides the order of the images, everything random in the forward pass, and with `init: fan_in`
                      the first weights
         task:        loss and metric; None: classification
+        teacher:     images [B, 3, H, W] -> [B, classes], for a recipe that distils; None: the one that it names
         report:      called after every epoch
         should_stop: called after every epoch but the last; True ends the training
         checkpoint:  called after every epoch with `Training.state()`
@@ -73,8 +76,8 @@ def train(
         say:         called with a sentence when something is done otherwise than asked
     Returns: the accuracy after the last epoch, the history of epochs, and notes
     Raises:  TrainingError: `diverged` (the loss is not a number), `out-of-memory`, `classes`, `batch`, `resume`,
-             `no-weights`, `augmentation`, `missing-library`, `no-images`, `worker-lost` (a process that decodes images
-             was killed)
+             `no-weights`, `teacher`, `output` (the network lacks one that the recipe names), `augmentation`,
+             `missing-library`, `no-images`, `worker-lost` (a process that decodes images was killed)
 
     Example:
         >>> import archdsl
@@ -94,6 +97,7 @@ def train(
             recipe,
             seed=seed,
             task=task,
+            teacher=teacher,
             device=device,
             micro_batch=micro_batch,
             processes=processes,
@@ -134,6 +138,7 @@ class Training:
         *,
         seed: int,
         task: Task | None = None,
+        teacher: nn.Module | None = None,
         device: str = "cpu",
         micro_batch: int | None = None,
         processes: Processes = ALONE,
@@ -174,6 +179,7 @@ class Training:
             requested=micro_batch,
             most=self.batch // processes.num,
             note=self._note,
+            distillation=distillation_of(self.task, recipe, data, self.device, teacher),
         )
         self._random_state = self.random.seeded(seed + 2**32 * processes.rank)
 

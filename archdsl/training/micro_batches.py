@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from archdsl.training.batch_norms import SynchronizedNorm
+from archdsl.training.distillation import Answers, Distillation, judged
 from archdsl.training.failures import explained_out_of_memory, explained_small_batches, training_error
 from archdsl.training.memory import PROBE_FROM_PIXELS, images_that_fit, is_out_of_memory
 from archdsl.training.mixed_precision import MixedPrecision
@@ -28,6 +29,7 @@ class MicroBatches:
     micro-batch is estimated from the free memory; anywhere, one that does not fit is halved. Several processes find a
     size that fits in all of them before any waits for another's gradients.
 
+    distillation: the loss beside a teacher, in place of the task's
     model:     the network; with several processes its gradients are averaged over them
     optimizer: of its weights
     requested: images at once as the caller wants them; None: as many as fit. most: this process's share of a batch
@@ -48,9 +50,11 @@ class MicroBatches:
         requested: int | None,
         most: int,
         note: Callable[[str], None],
+        distillation: Distillation | None = None,
     ):
         self.model, self.task, self.optimizer, self.precision = model, task, optimizer, precision
         self.random, self.processes, self.device, self._note = random, processes, random.device, note
+        self.distillation = distillation
         self.requested = requested
         self.size = None if requested is None else min(requested, most)
         self._network: nn.Module = model
@@ -108,18 +112,24 @@ class MicroBatches:
             last = end == len(images) or not isinstance(network, DistributedDataParallel)
             with nullcontext() if last else network.no_sync():  # type: ignore[operator]
                 with self.precision.autocast(), explained_small_batches(len(part)):
-                    output = network(part)
+                    answers: Answers = network(part)
+                    taught = self.distillation.answer(part) if self.distillation is not None else None
                 if check and start == 0:
-                    self._check(output)
-                loss = self.task.loss(self.precision.full(output), wanted)
+                    self._check(answers, taught)
+                if self.distillation is not None and taught is not None:
+                    loss = self.distillation.loss(answers, taught, wanted)
+                else:
+                    loss = self.task.loss(self.precision.full(judged(answers)), wanted)
                 if num_parts > 1:
                     loss = loss * (len(part) / len(images))
                 self.precision.backward(loss)
             total += loss.detach()
         return total
 
-    def _check(self, output: Tensor) -> None:
-        note = self.task.check(output)
+    def _check(self, answers: Answers, taught: Tensor | None) -> None:
+        if self.distillation is not None and taught is not None:
+            self.distillation.check(answers, taught)
+        note = self.task.check(judged(answers))
         if note is not None and not self._noted_output:
             self._noted_output = True
             self._note(note)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from archdsl.errors import Place, at_argument
 from archdsl.language.architecture.load import loads
@@ -16,6 +16,7 @@ from archdsl.language.architecture.merge import open_reference
 from archdsl.language.architecture.model import Spec
 from archdsl.language.architecture.read import read_fields
 from archdsl.language.architecture.schema import DRAFT, Json, properties_of
+from archdsl.language.text.explain import broken
 from archdsl.language.text.files import Budget, Home, home_of, is_name, open_given, open_named, shipped_names
 from archdsl.language.text.limits import MAX_EXTENDS
 from archdsl.language.text.node import Mark, NameOfFile, YamlNode, fail, node_of
@@ -31,6 +32,20 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 Optimizer = Literal["adamw", "nadamw", "adan", "lamb", "lion", "sgd"]
 Amp = Literal["auto", "off", "bf16", "fp16"]
+
+DISTILLING = frozenset(
+    {
+        "distillation",
+        "distillation_weight",
+        "temperature",
+        "teacher",
+        "teacher_weights",
+        "teacher_names",
+        "label_output",
+        "teacher_output",
+    }
+)
+"""The fields of a recipe that say how to learn from a teacher."""
 
 
 class Recipe(BaseModel):
@@ -102,6 +117,46 @@ class Recipe(BaseModel):
         default="auto", description="number format of the forward pass; auto: bf16 on CUDA, off (float32) on a CPU"
     )
     sync_batchnorm: bool = Field(default=False, description="batch norms take statistics over all processes")
+
+    distillation: Literal["none", "hard", "soft"] = Field(
+        default="none", description="learn from a teacher: from its first class (hard), or from all its answers (soft)"
+    )
+    distillation_weight: Share = Field(default=0.5, description="the teacher's part of the loss, beside the labels'")
+    temperature: float = Field(
+        default=1.0, gt=0, le=1000, description="by which soft distillation divides the answers of both networks"
+    )
+    teacher: str | None = Field(
+        default=None,
+        max_length=1000,
+        description="a spec, by name or path, with `teacher_weights`; or `package.module:function`, which makes one",
+    )
+    teacher_weights: str | None = Field(default=None, max_length=4096, description="the file of the teacher's weights")
+    teacher_names: str = Field(
+        default="archdsl", max_length=100, description="whose names that file has: archdsl, timm, huggingface, …"
+    )
+    label_output: str | None = Field(
+        default=None, max_length=200, description="output that learns from the labels; null: the one that is judged"
+    )
+    teacher_output: str | None = Field(
+        default=None,
+        max_length=200,
+        description="output that learns from the teacher; null: the one that is judged",
+    )
+
+    @model_validator(mode="after")
+    def _has_a_teacher_to_learn_from(self) -> Recipe:
+        if self.teacher is not None and self.distillation == "none":
+            message = "`teacher` has no effect without `distillation`: say hard or soft"
+            raise broken("wrong-value", message, field="teacher")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_asked_for(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a teacher no field of distillation is written: a recipe is what it was before there were any."""
+        fields: dict[str, Any] = dump(self)
+        if self.distillation != "none":
+            return fields
+        return {name: value for name, value in fields.items() if name not in DISTILLING}
 
     @property
     def mixes(self) -> bool:
@@ -223,7 +278,8 @@ class BuildFor:
     def __call__(self, spec: Spec, *, seed: int, weights: Mapping[str, Any] | None = None) -> nn.Module:
         from archdsl import compiler
 
-        return compiler.build(with_drop_path(spec, self.recipe), weights, seed=seed)
+        distils = self.recipe.distillation != "none"
+        return compiler.build(with_drop_path(spec, self.recipe), weights, training=distils, seed=seed)
 
 
 def _half_cosine(start: float, end: float, part: float) -> float:

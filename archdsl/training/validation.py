@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from archdsl.training.data import Data
+from archdsl.training.distillation import judged
 from archdsl.training.failures import explained_out_of_memory, training_error
 from archdsl.training.memory import is_out_of_memory
 from archdsl.training.mixed_precision import MixedPrecision
@@ -69,8 +70,7 @@ def _answered(model: nn.Module, images: Tensor, precision: MixedPrecision) -> Te
     with explained_out_of_memory():
         try:
             with precision.autocast():
-                output: Tensor = model(images.to(precision.device))
-            return output
+                return judged(model(images.to(precision.device)))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or len(images) == 1:
                 raise

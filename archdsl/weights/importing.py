@@ -29,8 +29,8 @@ from archdsl.weights.adapting import MASK, adapt_positions
 from archdsl.weights.prefixes import Naming, is_averaged, naming_of
 
 HEAD = "head."
-"""How the names of the head's tensors begin, and of the classifier in it."""
-CLASSIFIER = "head.fc."
+"""How the names of the head's tensors begin, and of the classifiers in it (`head.fc`, `head.fc_dist`)."""
+CLASSIFIER = "head.fc"
 HEADS = ("fc", "fc_norm", "logits", "pooler", "pre_logits", "projector", "decoder", "mask_token")
 """How names of what other libraries put upon a backbone begin, beside `head…`, `classifier…` and `norm…`."""
 MOST_PROBLEMS = 20
@@ -203,7 +203,7 @@ class _Fitting:
 
     def renew_head(self, seed: int) -> None:
         """Start the classifier, and what the head lacks; drop what belonged to the head or stood beside a backbone."""
-        theirs = self.given.get(f"{CLASSIFIER}weight")
+        theirs = self.given.get(f"{CLASSIFIER}.weight")
         new = [
             name
             for name in self.needed

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 
@@ -41,12 +42,26 @@ class NetworkClass:
         names = input_names(images, images[0].path.rpartition(".")[2]) if images else {}
         writer = Writer("", self.tree.layouts)
         self.tree.write(writer, self.units, names, outputs)
-        body = [fill(code) for code in writer.body(names, outputs)]
+        body = [fill(code) for code in writer.body(names, outputs, self._end(writer))]
         own = [fill(code) for code in (*writer.tensors, *writer.init)]
         init = ["super().__init__()", *self._parts(), *own]
         text = [f"class {self.name}(nn.Module):", f'    """{doc}"""', "", "    def __init__(self) -> None:"]
-        text += [*(f"        {line}" for line in init), "", f"    {signature(names.values(), len(outputs))}"]
+        head = signature(names.values(), 1)
+        if len(outputs) > 1:
+            both = len(graph.inference().outputs) == 1
+            head = head.replace("-> Tensor", "-> Tensor | dict[str, Tensor]" if both else "-> dict[str, Tensor]")
+        text += [*(f"        {line}" for line in init), "", f"    {head}"]
         return [*text, *(f"        {line}" for line in body)]
+
+    def _end(self, writer: Writer) -> str:
+        """The line that returns several outputs, by name: in eval mode without what only training reads. Else none."""
+        graph = self.tree.graph
+        if len(graph.outputs) == 1:
+            return ""
+        read = {name: writer.read(node, last=True).text for name, node in graph.outputs.items()}
+        kept = {name: read[name] for name in graph.inference().outputs}
+        given = next(iter(kept.values())) if len(kept) == 1 else _mapping(kept)
+        return f"return {_mapping(read)} if self.training else {given}" if graph.training_outputs else f"return {given}"
 
     def _units(self) -> list[Unit]:
         """The steps of the network: a stage that is a chain of its parts is one, and all stages, if they are one."""
@@ -138,6 +153,10 @@ def _stages(root: Submodule) -> Iterator[StageParts]:
 def _form(part: Submodule) -> Form:
     assert part.form is not None
     return part.form
+
+
+def _mapping(values: Mapping[str, str]) -> str:
+    return f"{{{', '.join(f'{json.dumps(name)}: {code}' for name, code in values.items())}}}"
 
 
 def _made(part: Submodule) -> str:

@@ -157,9 +157,9 @@ class Writer:
         self.statements.append(Statement(nodes, code, names))
         self.values.update({node: Expression(variable(node.path)) for node in nodes})
 
-    def body(self, inputs: Mapping[Node, str], outputs: tuple[Node, ...]) -> list[str]:
-        """The lines of `forward`, its variables named."""
-        end = f"return {', '.join([self.read(node, last=True).text for node in outputs])}"
+    def body(self, inputs: Mapping[Node, str], outputs: tuple[Node, ...], end: str = "") -> list[str]:
+        """The lines of `forward`, its variables named. end: the last one, where it is no plain return of the outputs"""
+        end = end or f"return {', '.join([self.read(node, last=True).text for node in outputs])}"
         reads = [variables(code) for code in (*(s.code for s in self.statements), end)]
         last = {key: position for position, keys in enumerate(reads) for key in keys}
         names = {node.path: name for node, name in inputs.items()}

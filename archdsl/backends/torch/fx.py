@@ -25,7 +25,8 @@ def emit(
     seed: int = 0,
     deploy: bool = False,
 ) -> fx.GraphModule:
-    """A module that computes `graph`: images [B, C, H, W] -> its output (a tuple when there are several).
+    """A module that computes `graph`: images [B, C, H, W] -> its output, or a mapping of its outputs by name
+    when there are several.
 
     weights: state dict by parameter path; by default the initial weights of `seed`, the same for every backend
     deploy: in eval mode, with the forms that are fastest without gradients (`backends.torch.deploy`)
@@ -38,8 +39,8 @@ def emit(
         if emitter is None:
             raise no_emitter("torch", node)
         values[node] = emitter(build, node, [values[x] for x in node.inputs])
-    ends = tuple(values[node] for node in graph.outputs.values())
-    build.code.output(ends[0] if len(ends) == 1 else ends)
+    ends = {name: values[node] for name, node in graph.outputs.items()}
+    build.code.output(next(iter(ends.values())) if len(ends) == 1 else ends)
 
     module = fx.GraphModule(build.root, build.code, class_name=graph.name)
     formats = _formats(graph)

@@ -33,6 +33,11 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, *, heads: int, 
     return mixed_BWHNd.transpose(2, 3).flatten(3).flatten(1, 2)
 
 
+def average(x: Tensor, y: Tensor) -> Tensor:
+    """(x + y) / 2, of two tensors of one shape."""
+    return (x + y) / 2
+
+
 def _heads(x: Tensor, heads: int, windows: int) -> Tensor:
     """[B, W * N, C] -> [B, W, H, N, C / H], a view where memory allows."""
     batch, tokens, channels = x.shape

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from archdsl.errors import Problem, RuleBroken, ShapeError
 from archdsl.ir.graph import Graph, Scope
@@ -15,9 +16,14 @@ from archdsl.parts.flow import Flow
 from archdsl.parts.part import Part
 from archdsl.parts.plugin_code import run_part
 
+LOGITS = "logits"
+"""The name of the output that is judged: the main value behind the head."""
+
 
 def lower(spec: Spec, *, regular: bool = False) -> Graph:
-    """The graph of a spec, as the papers draw it: images [B, C, H, W] in, `logits` out. Made once for each spec.
+    """The graph of a spec, as the papers draw it: images [B, C, H, W] in, `logits` out, and what only training reads.
+
+    Made once for each spec.
 
     regular: keep the steps that do nothing in one block but something in another of its kind (a drop path of rate 0,
         the mask of a window that is not shifted): the same function with more nodes, for the source backend
@@ -36,7 +42,9 @@ def lower(spec: Spec, *, regular: bool = False) -> Graph:
     for index, stage in enumerate(spec.stages):
         flow = lowering.stage(f"stages.{index}", flow, stage)
     flow = lowering.part("head", flow, spec.head, no_classes if wants_classes(spec) else spec.head.lower)
-    lowering.graph.output("logits", flow.x)
+    lowering.graph.output(LOGITS, flow.x)
+    for name, value in flow.outputs.items():
+        lowering.graph.output(name, value, training=True)
 
     if lowering.problems:
         raise ShapeError(sorted(lowering.problems, key=lambda p: (p.place.line, p.place.column)))
@@ -70,7 +78,7 @@ class _Lowering:
             )
         for index, block in enumerate(stage.blocks):
             flow = self.part(f"{path}.blocks.{index}", flow, block, block.lower)
-        return Flow(flow.x, flow.side, (*flow.stages, flow.x))
+        return replace(flow, stages=(*flow.stages, flow.x))
 
     def part(self, path: str, flow: Flow, part: Part, lower: Callable[[Scope, Flow], Flow]) -> Flow:
         what = f"`lower` of the {part.kind} `{part.type_name}`"
@@ -79,6 +87,10 @@ class _Lowering:
             if not isinstance(after, Flow):
                 message = f"{what} must return a Flow, but returned {type(after).__name__}"
                 raise RuleBroken(message, rule="plugin", hint="end it with `return flow.to(x)`")
+            if LOGITS in after.outputs:
+                raise RuleBroken(
+                    f"{what} gives an output `{LOGITS}`, which is the name of its main value", rule="plugin"
+                )
             return after
         except RuleBroken as broken:
             self._problem(f"{path}.{broken.field}" if broken.field else path, broken)

@@ -1,4 +1,4 @@
-"""The names of ViT's tensors in timm, in transformers and in torchvision.
+"""The names of ViT's and DeiT's tensors in timm, in transformers and in torchvision.
 
 transformers adds 1e-12 in its norms, where ours add 1e-6: for equal logits set `defaults.norm_eps=1e-12` and
 `head.norm_eps=1e-12`.
@@ -12,11 +12,13 @@ WEIGHT_NAMES = {
         {
             "patch_embed.": "stem.",
             "cls_token": "stem.cls_token",
+            "dist_token": "stem.dist_token",
             "pos_embed": "stem.pos_embed",
             "blocks.{i}.": "stages.0.blocks.{i}.",
             "norm.": "head.norm.",
             "fc_norm.": "head.norm.",
             "head.": "head.fc.",
+            "head_dist.": "head.fc_dist.",
         }
     ),
     "huggingface": WeightNames(
@@ -27,6 +29,14 @@ WEIGHT_NAMES = {
             "vit.encoder.layer.{j}.": "stages.0.blocks.{j}.",
             "vit.layernorm.": "head.norm.",
             "classifier.": "head.fc.",
+            "deit.embeddings.patch_embeddings.projection.": "stem.proj.",
+            "deit.embeddings.cls_token": "stem.cls_token",
+            "deit.embeddings.distillation_token": "stem.dist_token",
+            "deit.embeddings.position_embeddings": "stem.pos_embed",
+            "deit.encoder.layer.{j}.": "stages.0.blocks.{j}.",
+            "deit.layernorm.": "head.norm.",
+            "cls_classifier.": "head.fc.",
+            "distillation_classifier.": "head.fc_dist.",
         },
         HUGGINGFACE_BLOCK
         | {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -22,6 +23,7 @@ class PatchStem(Stem):
     """Cut the image into patches and map each to a token: a convolution whose stride is its kernel.
 
     cls: put a class token before the others
+    dist: put a distillation token before those of the map, behind the class token
     position: `learned` adds one learnt vector to each token
     init_std: standard deviation of the weights' start; null is torch's default for a convolution
 
@@ -34,6 +36,7 @@ class PatchStem(Stem):
     norm_axis: NormAxis = "channel"
     norm_eps: Eps = 1e-5
     cls: bool = False
+    dist: bool = False
     position: Literal["learned", "none"] = "none"
     init_std: Annotated[float, Field(gt=0, le=10)] | None = None
 
@@ -51,8 +54,11 @@ class PatchStem(Stem):
 
         x = as_tokens(g, g.add(conv, flow.x, name="proj"))
         x = norm(g, x, self.norm, axis=self.norm_axis, eps=self.norm_eps, name="norm")
+        if self.dist:
+            x = g.add(PrependToken(self.dim, Init("normal", 0.02)), x, name="dist_token")
         if self.cls:
             x = g.add(PrependToken(self.dim), x, name="cls_token")
+        tokens = tuple(name for name, there in (("cls", self.cls), ("dist", self.dist)) if there)
         if self.position == "learned":
             x = g.add(AddPosition(x.type.tokens, self.dim), x, name="pos_embed")
-        return flow.to(x)
+        return replace(flow, x=x, tokens=tokens)

@@ -6,7 +6,7 @@ import numpy as np
 
 from archdsl.backends.initial import Array
 from archdsl.backends.onnx.graph import Emission, Emitters, Operand
-from archdsl.ops.pointwise import Activation, Add, Dropout, DropPath, LayerScale
+from archdsl.ops.pointwise import Activation, Add, Average, Dropout, DropPath, LayerScale
 from archdsl.passes.fold_constants import LIMIT
 
 
@@ -58,6 +58,7 @@ def _add(e: Emission, op: Add, x: Operand, y: Operand) -> Operand:
 EMITTERS: Emitters = {
     Activation: _activation,
     Add: _add,
+    Average: lambda e, op, x, y: e.op("Mean", x, y),
     LayerScale: lambda e, op, x: e.op("Mul", x, e.parameter()),
     DropPath: lambda e, op, x: x,  # at inference it does nothing
     Dropout: lambda e, op, x: x,  # the same

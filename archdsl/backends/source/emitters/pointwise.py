@@ -6,7 +6,7 @@ from archdsl.backends.source.text import channels, number
 from archdsl.backends.source.writer import Emitter, Expression, Writer, start
 from archdsl.ir.graph import Node
 from archdsl.ir.op import Op
-from archdsl.ops.pointwise import Activation, Add, Dropout, DropPath, LayerScale
+from archdsl.ops.pointwise import Activation, Add, Average, Dropout, DropPath, LayerScale
 
 
 def _activation(w: Writer, node: Node, op: Activation, x: Expression) -> Expression:
@@ -17,6 +17,10 @@ def _activation(w: Writer, node: Node, op: Activation, x: Expression) -> Express
 def _add(w: Writer, node: Node, op: Add, x: Expression, y: Expression) -> Expression:
     name = None if node.type.batched else "bias"
     return Expression(f"{x.text} + {y.atom}", max(x.depth, y.depth), infix=True, name=name)
+
+
+def _average(w: Writer, node: Node, op: Average, x: Expression, y: Expression) -> Expression:
+    return Expression(f"({x.text} + {y.atom}) / 2", max(x.depth, y.depth), infix=True)
 
 
 def _layer_scale(w: Writer, node: Node, op: LayerScale, x: Expression) -> Expression:
@@ -35,6 +39,7 @@ def _dropout(w: Writer, node: Node, op: Dropout, x: Expression) -> Expression:
 EMITTERS: dict[type[Op], Emitter] = {
     Activation: _activation,
     Add: _add,
+    Average: _average,
     LayerScale: _layer_scale,
     DropPath: _drop_path,
     Dropout: _dropout,

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from archdsl.backends.torch import ops as torch_ops
 from archdsl.backends.torch.builder import Emitters, ModuleBuilder, op_of
 from archdsl.ir.graph import Node
-from archdsl.ops.pointwise import Activation, Add, Dropout, DropPath, LayerScale
+from archdsl.ops.pointwise import Activation, Add, Average, Dropout, DropPath, LayerScale
 
 
 def _activation(b: ModuleBuilder, node: Node, args: list[fx.Node]) -> fx.Node:
@@ -27,6 +27,7 @@ def _activation(b: ModuleBuilder, node: Node, args: list[fx.Node]) -> fx.Node:
 EMITTERS: Emitters = {
     Activation: _activation,
     Add: lambda b, node, args: b.call(node, operator.add, *args),
+    Average: lambda b, node, args: b.call(node, torch_ops.average, *args),
     LayerScale: lambda b, node, args: b.call(node, operator.mul, *args, b.parameter(node)),
     DropPath: lambda b, node, args: b.module(node, torch_ops.StochasticDepth(op_of(node, DropPath).rate), *args),
     Dropout: lambda b, node, args: b.module(node, nn.Dropout(op_of(node, Dropout).rate), *args),
