@@ -155,7 +155,7 @@ def settle_statistics(module: nn.Module, spec: Spec) -> None:
     norms = [each for each in module.modules() if isinstance(each, nn.BatchNorm1d | nn.BatchNorm2d)]
     if not norms:
         return
-    momenta: Mapping[nn.BatchNorm1d, float | None] = {norm: norm.momentum for norm in norms}
+    momenta: Mapping[nn.BatchNorm1d | nn.BatchNorm2d, float | None] = {norm: norm.momentum for norm in norms}
     drops = [each for each in module.modules() if hasattr(each, "rate")]
     for norm in norms:
         norm.momentum = None  # the mean over all that comes

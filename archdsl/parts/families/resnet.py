@@ -147,6 +147,7 @@ class Bottleneck(Block):
                 raise RuleBroken(
                     f"groups must divide the width inside, but got groups {groups} at width {width}",
                     field="groups",
+                    hint=f"use `depthwise`, or a number that divides {width}",
                     rule="divisible",
                 )
             x = convolution(

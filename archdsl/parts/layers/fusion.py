@@ -26,6 +26,7 @@ def fused(g: Scope, x: Value, y: Value, *, ratio: int, again: bool) -> Value:
         raise RuleBroken(
             f"fuse_ratio may be as much as the width, but got {ratio} at width {x.type.channels}",
             field="fuse_ratio",
+            hint=f"use {x.type.channels} or less",
             rule="out-of-range",
         )
     difference = g.add(Sub(), x, y, name="fuse.difference")
