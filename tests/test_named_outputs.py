@@ -55,6 +55,7 @@ def test_a_distilled_deit_answers_with_the_mean_and_has_both_heads_in_training()
     assert list(graph.inference().outputs) == ["logits"]
     assert archdsl.compile(small()).outputs.keys() == {"logits"}
     assert list(archdsl.compile(small(), training=True).outputs) == ["logits", "cls", "dist"]
+    assert archdsl.compile(small(), training=True).training_outputs == {"cls", "dist"}
     assert archdsl.deploy(small()).graph.outputs.keys() == {"logits"}
 
 
@@ -92,6 +93,8 @@ def test_weights_of_a_head_that_only_training_has_are_left_out_at_inference():
     assert module(x).shape == (2, 10)
     with pytest.raises(WeightsError, match=r"has no tensor 'head.fc_dits.bias'"):
         archdsl.build(spec, {**state, "head.fc_dits.bias": state["head.fc_dist.bias"]})
+    with pytest.raises(WeightsError, match=r"needs the tensor 'head.fc_dist.bias'"):
+        archdsl.build(spec, {name: value for name, value in state.items() if name != "head.fc_dist.bias"})
 
 
 @pytest.mark.parametrize(("field", "token"), [("stem.dist", "dist"), ("stem.cls", "cls")])

@@ -6,8 +6,6 @@ Source: DeiT, arXiv 2012.12877, section 4: hard (equation 3) and soft distillati
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -88,13 +86,12 @@ def distillation_of(
 
 
 def _teacher(recipe: Recipe, data: Data) -> nn.Module:
-    """The network that the recipe's `teacher` names: a spec with weights, or what a Python function returns."""
+    """The network that the recipe's `teacher` names: a spec, with weights. A recipe is data, so it names no code."""
     name = recipe.teacher
     if name is None:
-        hint = "say `teacher:` (a spec, with `teacher_weights:`) in a recipe that extends it"
+        hint = "say `teacher:` (a spec, with `teacher_weights:`) in a recipe that extends it; a module of your own is"
+        hint += " given in Python: archdsl.training.train(…, teacher=module)"
         raise training_error("teacher", "the recipe distils, but has no teacher", hint=hint, path="teacher")
-    if ":" in name:
-        return _made_by(name)
     if recipe.teacher_weights is None:
         hint = "say `teacher_weights:`, a file, and `teacher_names:`, whose names it has"
         raise training_error("teacher", f"the teacher {name} has no weights", hint=hint, path="teacher_weights")
@@ -111,21 +108,6 @@ def _teacher(recipe: Recipe, data: Data) -> nn.Module:
         message = f"the teacher {name} cannot be made: {error.problems[0].message}"
         raise training_error("teacher", message, hint=error.problems[0].hint, path="teacher") from error
     return module
-
-
-def _made_by(name: str) -> nn.Module:
-    """What the function `module:function` returns."""
-    module, _, function = name.partition(":")
-    try:
-        made: Any = getattr(import_module(module), function)()
-    except Exception as error:
-        message = f"the teacher {name} cannot be made: {type(error).__name__}: {error}"[:500]
-        hint = "name a function without arguments of a module that Python finds: `package.module:function`"
-        raise training_error("teacher", message, hint=hint, path="teacher") from error
-    if not isinstance(made, nn.Module):
-        message = f"the teacher {name} must be a torch module, but is a {type(made).__name__}"
-        raise training_error("teacher", message, hint="return a torch.nn.Module", path="teacher")
-    return made
 
 
 def _output(answers: Answers, name: str | None, field: str) -> Tensor:

@@ -128,7 +128,7 @@ class Recipe(BaseModel):
     teacher: str | None = Field(
         default=None,
         max_length=1000,
-        description="a spec, by name or path, with `teacher_weights`; or `package.module:function`, which makes one",
+        description="a spec, by name or path, with `teacher_weights`",
     )
     teacher_weights: str | None = Field(default=None, max_length=4096, description="the file of the teacher's weights")
     teacher_names: str = Field(
