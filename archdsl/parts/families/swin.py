@@ -18,8 +18,18 @@ from archdsl.parts.layers.windows import cut, in_windows, masked, sides_of
 from archdsl.parts.part import Block, register
 
 
+class ShiftedBlock(Block):
+    """The base of blocks whose `shift: true` is Swin's rule: every second block of a stage shifts."""
+
+    @classmethod
+    def spread(cls, field: str, value: Any, depth: int) -> Sequence[Any]:
+        if field == "shift" and value is True:
+            return [index % 2 == 1 for index in range(depth)]
+        return super().spread(field, value, depth)
+
+
 @register("swin")
-class SwinBlock(Block):
+class SwinBlock(ShiftedBlock):
     """x += attention(norm(x)) within windows; x += mlp(norm(x)).
 
     window: side of the windows, or height x width; one that covers the map becomes the map, and is not shifted
@@ -43,12 +53,6 @@ class SwinBlock(Block):
     qkv_bias: bool = True
     position_bias: Literal["relative", "none"] = "relative"
     drop_path: Rate | None = None
-
-    @classmethod
-    def spread(cls, field: str, value: Any, depth: int) -> Sequence[Any]:
-        if field == "shift" and value is True:
-            return [index % 2 == 1 for index in range(depth)]
-        return super().spread(field, value, depth)
 
     def lower(self, g: Scope, flow: Flow) -> Flow:
         x = as_tokens(g, flow.x)
