@@ -141,14 +141,22 @@ Order = Raster | Planes | Windows | Groups2x2
 TokenOrder = Raster | Windows | Groups2x2
 
 
-def window_order(height: int, width: int, window: int, *, shift: bool) -> Raster | Windows:
-    """The order in which attention within windows of side `window` wants the tokens of a map.
+def window_sides(window: int | tuple[int, int]) -> tuple[int, int]:
+    """Height and width of a window that is written as one number when square."""
+    return window if isinstance(window, tuple) else (window, window)
+
+
+def window_order(height: int, width: int, window: int | tuple[int, int], *, shift: bool) -> Raster | Windows:
+    """The order in which attention within windows wants the tokens of a map.
+
+    window: its side, or its height and width
 
     Swin's rule: a window as large as the map, or larger, becomes the map and is not shifted; otherwise a shift is
     half a window. Sides are treated one by one, as in timm. One window over the whole map *is* raster order.
     """
-    sides = (min(window, height), min(window, width))
-    shifts = tuple(window // 2 if shift and side > window else 0 for side in (height, width))
+    asked = window_sides(window)
+    sides = (min(asked[0], height), min(asked[1], width))
+    shifts = tuple(own // 2 if shift and side > own else 0 for own, side in zip(asked, (height, width), strict=True))
     if sides == (height, width):
         return Raster(height, width)
     return Windows(height, width, sides, (shifts[0], shifts[1]))

@@ -6,6 +6,7 @@ from pkgutil import iter_modules
 from archdsl.ir.graph import Input as Input
 from archdsl.ir.op import Op
 from archdsl.ops.attention import *
+from archdsl.ops.cosine import *
 from archdsl.ops.joining import *
 from archdsl.ops.linear import *
 from archdsl.ops.norm import *

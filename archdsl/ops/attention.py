@@ -96,11 +96,11 @@ class RelativePositionBias(Op):
 
         area = self.window[0] * self.window[1]
         by_head: NDArray[Any] = np.ascontiguousarray(tensors[""].T)
-        return by_head[:, np.array(_rows(self.window))].reshape(1, self.heads, area, area)
+        return by_head[:, np.array(table_rows(self.window))].reshape(1, self.heads, area, area)
 
     def rows(self) -> list[int]:
         """The table row of each pair of places, [h * w * h * w]."""
-        return list(_rows(self.window))
+        return list(table_rows(self.window))
 
     def onnx_tool_params(self, output: TensorType) -> int:
         """The table is expanded to the full bias."""
@@ -146,7 +146,8 @@ def places_first(x: TensorType) -> bool:
 
 
 @lru_cache(maxsize=64)
-def _rows(window: tuple[int, int]) -> tuple[int, ...]:
+def table_rows(window: tuple[int, int]) -> tuple[int, ...]:
+    """For each pair of places of a window the row of a table of offsets, [h * w * h * w]."""
     h, w = window
     places = [(y, x) for y in range(h) for x in range(w)]
     return tuple((y - v + h - 1) * (2 * w - 1) + (x - u + w - 1) for y, x in places for v, u in places)

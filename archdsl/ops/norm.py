@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from archdsl.errors import RuleBroken
-from archdsl.ir.op import ONES, ZEROS, ByChannel, Op, ParamSpec, PerChannel, need_tokens
+from archdsl.ir.op import ONES, ZEROS, ByChannel, Init, Op, ParamSpec, PerChannel, need_tokens
 from archdsl.ir.order import Raster
 from archdsl.ir.types import TensorType
 
@@ -15,6 +15,7 @@ from archdsl.ir.types import TensorType
 class LayerNorm(PerChannel):
     """(x - mean) / sqrt(var + eps) * weight + bias, mean and variance over the C numbers of one token.
 
+    start: what the weight starts at; 0 makes a branch of a residual start as nothing
     affine: whether there are a weight and a bias; deploying moves them into the next linear
 
     Shapes: [..., C] -> the same
@@ -27,9 +28,11 @@ class LayerNorm(PerChannel):
 
     eps: float = 1e-5
     affine: bool = True
+    start: float = 1.0
 
     def tensors(self) -> Mapping[str, ParamSpec]:
-        return {"weight": ParamSpec((self.dim,), ONES), "bias": ParamSpec((self.dim,), ZEROS)} if self.affine else {}
+        weight = ONES if self.start == 1 else Init("constant", self.start)
+        return {"weight": ParamSpec((self.dim,), weight), "bias": ParamSpec((self.dim,), ZEROS)} if self.affine else {}
 
     def onnx_tool_flops(self, inputs: Sequence[TensorType], output: TensorType) -> int:
         """Of an export in which it is made of small ops: 39 for each element and 5 for each token."""
@@ -131,6 +134,20 @@ class Affine(ByChannel):
 
     def tensors(self) -> Mapping[str, ParamSpec]:
         return {"weight": ParamSpec((self.dim,), ONES), "bias": ParamSpec((self.dim,), ZEROS)}
+
+
+@dataclass(frozen=True)
+class Shift(PerChannel):
+    """x + b, a learnt number for each channel, which starts at 0: the bias of some rows of a linear.
+
+    Shapes: [..., C] -> the same
+    """
+
+    identity = "Shift(dim)"
+    kind = "add"
+
+    def tensors(self) -> Mapping[str, ParamSpec]:
+        return {"": ParamSpec((self.dim,), ZEROS)}
 
 
 @dataclass(frozen=True)

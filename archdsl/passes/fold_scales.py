@@ -31,7 +31,7 @@ def fold_scales(network: Network) -> Network:
         rows: WeightRows | None = None
         factor: Array | float = 1.0
         if isinstance(node.op, Attention) and node.op.scale != 1:
-            rows, factor = _rows_of_query(node, uses), node.op.scale
+            rows, factor = rows_behind(node.inputs[0], uses), node.op.scale
         elif isinstance(node.op, LayerScale):
             source = uses.only_linear_before(node, through_padding=True)
             rows, factor = WeightRows(source) if source else None, network.of(node)[""]
@@ -67,9 +67,8 @@ class WeightRows:
     stop: int | None = None
 
 
-def _rows_of_query(node: Node, uses: Uses) -> WeightRows | None:
-    """The rows of a linear that make nothing but this attention's q."""
-    x = node.inputs[0]
+def rows_behind(x: Value, uses: Uses) -> WeightRows | None:
+    """The rows of a linear that make nothing but `x`, which is read once; maybe cut out and reordered on the way."""
     while isinstance(x.op, Reorder) and uses.has_single_use(x):
         x = x.inputs[0]
     if not uses.has_single_use(x):

@@ -18,6 +18,7 @@ from archdsl.passes.drop_train_only import drop
 from archdsl.passes.fold_constants import fold as fold_constants
 from archdsl.passes.fold_norms import fold as fold_norms
 from archdsl.passes.fold_scales import fold as fold_scales
+from archdsl.passes.fold_shifts import fold as fold_shifts
 from archdsl.passes.multiply_biases import multiply
 from archdsl.passes.pad_hidden import pad
 from archdsl.passes.places_first import turn
@@ -28,7 +29,7 @@ from archdsl.passes.split_linears import split
 
 TRAINING: tuple[Pass, ...] = (propagate,)
 
-DEPLOYMENT: tuple[Pass, ...] = (propagate, drop, fold_norms, fold_scales, fold_constants, merge, propagate)
+DEPLOYMENT: tuple[Pass, ...] = (propagate, drop, fold_norms, fold_scales, fold_shifts, fold_constants, merge, propagate)
 """Layouts are propagated first, so that `fold_norms` finds the linear behind a norm near it, and again last, because
 norms that are gone no longer hold a value in their order."""
 

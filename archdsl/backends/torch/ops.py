@@ -63,6 +63,27 @@ def position_bias(table: Tensor, rows: Tensor) -> Tensor:
     return table.t().contiguous().index_select(1, rows.flatten()).view(1, -1, *rows.shape)
 
 
+def continuous_position_bias(
+    offsets: Tensor, weight: Tensor, bias: Tensor, out: Tensor, rows: Tensor, most: float
+) -> Tensor:
+    """most * sigmoid(out relu(weight offset + bias)), spread to all pairs of places by `rows` [N, N]: [1, H, N, N].
+
+    offsets: [R, 2]
+    """
+    table_RH = F.linear(F.linear(offsets, weight, bias).relu(), out)
+    return position_bias(most * table_RH.sigmoid(), rows)
+
+
+def head_norm(
+    x: Tensor, heads: int, eps: float, log_scale: Tensor | None = None, most_log_scale: float = 0.0
+) -> Tensor:
+    """Each head of [..., heads * d] divided by its length, and multiplied by exp(log_scale) [heads, 1, 1], if any."""
+    y_Hd = F.normalize(x.reshape(*x.shape[:-1], heads, -1), dim=-1, eps=eps)
+    if log_scale is not None:
+        y_Hd = y_Hd * log_scale.clamp(max=most_log_scale).exp().squeeze(-1)
+    return y_Hd.flatten(-2)
+
+
 def take(x: Tensor, slots: Tensor) -> Tensor:
     """Tokens [B, N, C] in another order: slot i of the result is token slots[i].
 

@@ -16,6 +16,7 @@ from archdsl.language.text.yaml_text import scalar_of
 _LETTERS = r"[A-Za-z0-9_.*/+@%=-]"
 _PLAIN = re.compile(rf"(\.{{1,2}}/|/)?[A-Za-z_]{_LETTERS}*(:/?/?{_LETTERS}+)*( {_LETTERS}+)*\Z")
 _NUMBER_WITH_UNIT = re.compile(r"[0-9][0-9_.]* ?[A-Za-zµ]+\Z")
+_SIDES = re.compile(r"[1-9][0-9]*x[0-9]+\Z")
 _UNPRINTABLE = re.compile("[\x7f-\xa0\u2028\u2029\ufeff\ufffe\uffff]")
 _COUNTS = ("params", "macs")
 _WIDTH = 116
@@ -102,7 +103,8 @@ def _number(value: float) -> str:
 
 
 def _text(text: str) -> str:
-    if len(text) < 200 and (_PLAIN.match(text) or _NUMBER_WITH_UNIT.match(text)) and scalar_of(text) == text:
+    plain = (form.match(text) for form in (_PLAIN, _NUMBER_WITH_UNIT, _SIDES))
+    if len(text) < 200 and any(plain) and scalar_of(text) == text:
         return text
     quoted = json.dumps(text, ensure_ascii=False)
     return _UNPRINTABLE.sub(lambda match: f"\\u{ord(match.group()):04x}", quoted)

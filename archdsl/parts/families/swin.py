@@ -7,22 +7,32 @@ from typing import Any, Literal
 
 from archdsl.errors import RuleBroken
 from archdsl.ir.graph import Scope, Value
-from archdsl.ir.order import Raster, Windows, window_order
-from archdsl.ops.attention import RelativePositionBias, ShiftMask
-from archdsl.ops.pointwise import Add
+from archdsl.ir.order import Raster, Windows
+from archdsl.ops.attention import RelativePositionBias
 from archdsl.ops.tokens import Reorder
 from archdsl.parts.families.swin_weights import WEIGHT_NAMES
 from archdsl.parts.fields import ActivationName, Eps, Heads, NormAxis, NormName, Rate, Ratio, Window
 from archdsl.parts.flow import Flow, as_tokens
 from archdsl.parts.layers.sublayers import check_heads, mlp, norm, residual, self_attention
+from archdsl.parts.layers.windows import cut, in_windows, masked, sides_of
 from archdsl.parts.part import Block, register
 
 
+class ShiftedBlock(Block):
+    """The base of blocks whose `shift: true` is Swin's rule: every second block of a stage shifts."""
+
+    @classmethod
+    def spread(cls, field: str, value: Any, depth: int) -> Sequence[Any]:
+        if field == "shift" and value is True:
+            return [index % 2 == 1 for index in range(depth)]
+        return super().spread(field, value, depth)
+
+
 @register("swin")
-class SwinBlock(Block):
+class SwinBlock(ShiftedBlock):
     """x += attention(norm(x)) within windows; x += mlp(norm(x)).
 
-    window: side of the windows; one that covers the map becomes the map, and is not shifted
+    window: side of the windows, or height x width; one that covers the map becomes the map, and is not shifted
     shift: true for a stage shifts its odd blocks by half a window (Swin's rule); a list says it block by block
     norm_axis: what batch norm normalises: each channel, or each token position as in Swin-Free's released code
     position_bias: `relative` is Swin's learnt table, one for each block
@@ -44,24 +54,13 @@ class SwinBlock(Block):
     position_bias: Literal["relative", "none"] = "relative"
     drop_path: Rate | None = None
 
-    @classmethod
-    def spread(cls, field: str, value: Any, depth: int) -> Sequence[Any]:
-        if field == "shift" and value is True:
-            return [index % 2 == 1 for index in range(depth)]
-        return super().spread(field, value, depth)
-
     def lower(self, g: Scope, flow: Flow) -> Flow:
         x = as_tokens(g, flow.x)
         check_heads(x.type.channels, self.heads)
-        home = x.type.order
-        if home is None:
-            raise RuleBroken(f"windows need a map, but got {x.type}", hint="use a stem without a class token")
-        windows = window_order(home.height, home.width, self.window, shift=self.shift)
-        self._say_what_changed(g, windows)
+        home, windows = cut(g, x, self.window, shift=self.shift)
 
         y = norm(g, x, self.norm, axis=self.norm_axis, eps=self.norm_eps, name="norm1")
-        if g.regular and isinstance(windows, Raster):
-            windows = Windows(windows.height, windows.width, (windows.height, windows.width))
+        windows = in_windows(g, windows)
         y = g.add(Reorder(windows), y, name="attn.to_windows")
         y = self_attention(g, y, self.heads, qkv_bias=self.qkv_bias, bias=self._bias(g, windows))
         y = g.add(Reorder(home), y, name="attn.from_windows")
@@ -70,15 +69,6 @@ class SwinBlock(Block):
         y = norm(g, x, self.norm, axis=self.norm_axis, eps=self.norm_eps, name="norm2")
         return flow.to(residual(g, x, mlp(g, y, self.mlp_ratio, self.act), self.drop_path))
 
-    def _say_what_changed(self, g: Scope, windows: Raster | Windows) -> None:
-        size = f"{windows.height}x{windows.width}"
-        if self.window > max(windows.height, windows.width):
-            g.note(f"window {self.window} is larger than the {size} map and became it")
-        if self.shift and not (isinstance(windows, Windows) and windows.shifted):
-            g.note(f"no shift: one window covers the {size} map")
-        if windows.padded:
-            g.note(f"window {self.window} does not divide the {size} map, which is padded in the attention")
-
     def _bias(self, g: Scope, windows: Raster | Windows) -> Value | None:
         """What is added to the logits: the relative position bias, and the mask where windows are shifted."""
         shifted = isinstance(windows, Windows) and windows.shifted
@@ -86,8 +76,5 @@ class SwinBlock(Block):
             if shifted:
                 raise RuleBroken("a shifted window needs a position bias", field="position_bias", rule="wrong-value")
             return None
-        window = windows.window if isinstance(windows, Windows) else (windows.height, windows.width)
-        bias = g.add(RelativePositionBias(window, self.heads), name="attn.relative_position_bias_table")
-        if isinstance(windows, Raster) or not (shifted or g.regular):
-            return bias
-        return g.add(Add(), bias, g.add(ShiftMask(windows), name="attn.mask"), name="attn.bias")
+        bias = RelativePositionBias(sides_of(windows), self.heads)
+        return masked(g, g.add(bias, name="attn.relative_position_bias_table"), windows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 from pydantic import Field
@@ -23,13 +24,15 @@ class PatchMerging(Downsample):
     """Concatenate each 2x2 neighbourhood (4C), norm, and map it to `dim` channels without a bias.
 
     norm: `none` leaves the norm out, as Swin-Free's released BR code does
+    norm_first: false for SwinV2, which norms the result
 
-    Source: Swin, arXiv 2103.14030
+    Source: Swin, arXiv 2103.14030; SwinV2, arXiv 2111.09883
     """
 
     norm: NormName = "layer"
     norm_axis: NormAxis = "channel"
     norm_eps: Eps = 1e-5
+    norm_first: bool = True
 
     def lower(self, g: Scope, flow: Flow, dim: int) -> Flow:
         x = as_tokens(g, flow.x)
@@ -39,8 +42,11 @@ class PatchMerging(Downsample):
         half = Raster(-(-order.height // 2), -(-order.width // 2))
         x = g.add(Reorder(Groups2x2(order.height, order.width, half)), x, name="gather")
         x = g.add(MergeGroups(), x, name="merge")
-        x = norm(g, x, self.norm, axis=self.norm_axis, eps=self.norm_eps, name="norm")
-        return flow.to(g.add(Linear(x.type.channels, dim, bias=False), x, name="reduction"))
+        normed = partial(norm, g, kind=self.norm, axis=self.norm_axis, eps=self.norm_eps, name="norm")
+        if self.norm_first:
+            x = normed(x)
+        x = g.add(Linear(x.type.channels, dim, bias=False), x, name="reduction")
+        return flow.to(x if self.norm_first else normed(x))
 
 
 @register("conv")

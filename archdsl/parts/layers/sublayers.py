@@ -14,18 +14,19 @@ from archdsl.ops.tokens import Slice
 from archdsl.parts.fields import ActivationName, NormAxis, NormName
 
 
-def norm(g: Scope, x: Value, kind: NormName, *, axis: NormAxis, eps: float, name: str) -> Value:
+def norm(g: Scope, x: Value, kind: NormName, *, axis: NormAxis, eps: float, name: str, start: float = 1.0) -> Value:
     """The norm called `kind`, or x for `none`.
 
     Args:
         axis: of batch norm: one statistic for each channel, or for each token position
         eps: added to the variance
+        start: what the weight of a layer norm starts at
     """
     match kind, axis:
         case "none", _:
             return x
         case "layer", _:
-            return g.add(LayerNorm(x.type.channels, eps), x, name=name)
+            return g.add(LayerNorm(x.type.channels, eps, start=start), x, name=name)
         case "batch", "channel":
             return g.add(BatchNorm(x.type.channels, eps), x, name=name)
         case _:

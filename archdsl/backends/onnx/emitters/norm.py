@@ -16,7 +16,7 @@ from archdsl.backends.initial import Array
 from archdsl.backends.onnx.emitters.tokens import put_behind
 from archdsl.backends.onnx.graph import Emission, Emitters, Operand
 from archdsl.ir.order import Planes
-from archdsl.ops.norm import Affine, BatchNorm, LayerNorm, LayerNormWithOnes, TokenAffine, TokenBatchNorm
+from archdsl.ops.norm import Affine, BatchNorm, LayerNorm, LayerNormWithOnes, Shift, TokenAffine, TokenBatchNorm
 
 
 def _layer_norm(e: Emission, op: LayerNorm, x: Operand) -> Operand:
@@ -103,4 +103,5 @@ EMITTERS: Emitters = {
     TokenBatchNorm: _token_batch_norm,
     Affine: _affine,
     TokenAffine: _token_affine,
+    Shift: lambda e, op, x: e.op("Add", x, e.parameter()),
 }

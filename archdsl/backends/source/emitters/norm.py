@@ -8,12 +8,15 @@ from archdsl.backends.source.writer import Emitter, Expression, Writer
 from archdsl.ir.graph import Node
 from archdsl.ir.op import Op
 from archdsl.ir.order import Planes
-from archdsl.ops.norm import Affine, BatchNorm, LayerNorm, LayerNormWithOnes, TokenAffine, TokenBatchNorm
+from archdsl.ops.norm import Affine, BatchNorm, LayerNorm, LayerNormWithOnes, Shift, TokenAffine, TokenBatchNorm
 
 
 def _layer_norm(w: Writer, node: Node, op: LayerNorm, x: Expression) -> Expression:
     more = option("eps", op.eps, 1e-5) + ("" if op.affine else ", elementwise_affine=False")
-    return w.module(node, f"nn.LayerNorm({channels(op.dim)}{more})", x)
+    made = w.module(node, f"nn.LayerNorm({channels(op.dim)}{more})", x)
+    if op.affine and op.start != 1:
+        w.init.append(f"nn.init.constant_({w.holder(node.path)}.weight, {number('start', op.start)})")
+    return made
 
 
 def _layer_norm_with_ones(w: Writer, node: Node, op: LayerNormWithOnes, x: Expression) -> Expression:
@@ -32,6 +35,10 @@ def _token_batch_norm(w: Writer, node: Node, op: TokenBatchNorm, x: Expression) 
     return w.module(node, f"nn.BatchNorm1d({number('num_tokens', op.num_tokens)}{more})", x)
 
 
+def _shift(w: Writer, node: Node, op: Shift, x: Expression) -> Expression:
+    return Expression(f"{x.text} + {w.parameter(node, f'torch.zeros({channels(op.dim)})')}", x.depth, infix=True)
+
+
 def _affine(w: Writer, node: Node, op: Affine, x: Expression) -> Expression:
     if isinstance(node.type.order, Planes):
         raise no_emitter("source", node)  # a form for deploying; source files hold the train form
@@ -43,6 +50,7 @@ EMITTERS: dict[type[Op], Emitter] = {
     LayerNormWithOnes: _layer_norm_with_ones,
     BatchNorm: _batch_norm,
     TokenBatchNorm: _token_batch_norm,
+    Shift: _shift,
     Affine: _affine,
     TokenAffine: lambda w, node, op, x: w.module(node, f"TokenAffine({number('num_tokens', op.num_tokens)})", x),
 }

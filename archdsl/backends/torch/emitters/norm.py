@@ -10,7 +10,7 @@ from archdsl.backends.torch import ops as torch_ops
 from archdsl.backends.torch.builder import Emitters, ModuleBuilder, op_of
 from archdsl.ir.graph import Node
 from archdsl.ir.order import Planes
-from archdsl.ops.norm import Affine, BatchNorm, LayerNorm, LayerNormWithOnes, TokenAffine, TokenBatchNorm
+from archdsl.ops.norm import Affine, BatchNorm, LayerNorm, LayerNormWithOnes, Shift, TokenAffine, TokenBatchNorm
 
 
 def _layer_norm(b: ModuleBuilder, node: Node, args: list[fx.Node]) -> fx.Node:
@@ -52,4 +52,5 @@ EMITTERS: Emitters = {
     TokenBatchNorm: _token_batch_norm,
     Affine: _affine,
     TokenAffine: _affine,
+    Shift: lambda b, node, args: b.call(node, torch.add, *args, b.parameter(node)),
 }
