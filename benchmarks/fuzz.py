@@ -118,6 +118,7 @@ class Runner:
         findings: list[str] = []
         codes, slowest = [], 0.0
         for command in commands:
+            as_child = as_child and _can_be_typed(command)
             before, left = snapshot(self.root, self.may_change), snapshot(self.place.out, set())
             code, out, err, seconds = self._run(command, as_child)
             wrong = outcome(code, out, err)
@@ -161,6 +162,14 @@ class Runner:
                     os.close(kept[0]), os.close(kept[1])
         seconds = clock() - begun
         return code, *(path.read_bytes().decode(errors="surrogateescape") for path in said), seconds
+
+
+def _can_be_typed(command: list[str]) -> bool:
+    """Whether an operating system hands these words to a process: not halves of a pair of UTF-16."""
+    try:
+        return bool([os.fsencode(word) for word in command])
+    except UnicodeEncodeError:
+        return False
 
 
 def _cpu_of_children() -> float:

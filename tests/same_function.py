@@ -58,7 +58,7 @@ def torch_outputs(network: Network, xs: list[np.ndarray]) -> list[np.ndarray]:
     module = torch_fx.emit(network.graph, network.weights).eval()
     with torch.inference_mode():
         found = module(*map(torch.from_numpy, xs))
-    return [y.numpy() for y in (found if isinstance(found, tuple) else (found,))]
+    return [y.numpy() for y in (found.values() if isinstance(found, dict) else (found,))]
 
 
 def onnx_outputs(network: Network, xs: list[np.ndarray]) -> list[np.ndarray]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from archdsl.ir.graph import Graph, Node, total_cost
+from archdsl.ir.graph import Graph, Input, Node, total_cost
 from archdsl.ir.op import Cost
 from archdsl.ir.order import Windows
 from archdsl.ir.paths import part_of, stage_of
@@ -41,7 +41,7 @@ def stage_facts(graph: Graph, settled: Graph) -> list[StageFacts]:
     moves_after = Counter(stage_of(node.path) for node in data_moving_reorders(settled))
     stages: dict[str, list[Node]] = {}
     for node in graph.live():
-        if node not in graph.inputs:
+        if not isinstance(node.op, Input):
             stages.setdefault(stage_of(node.path), []).append(node)
     return [
         StageFacts(

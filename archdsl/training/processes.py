@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -61,6 +62,7 @@ class Processes:
             import torch.distributed as dist
 
             dist.all_reduce(numbers)
+            _exchanged.append(numbers)
         return numbers
 
     def broadcast(self, tensors: Iterable[Tensor]) -> None:
@@ -91,6 +93,7 @@ class Processes:
 
         found = [torch.empty_like(ours) for _ in range(self.num)]
         dist.all_gather(found, ours)
+        _exchanged.extend((ours, *found))
         return torch.stack(found)
 
     def each(self, ours: T, device: object) -> list[T]:
@@ -124,6 +127,11 @@ class Processes:
 
 
 ALONE = Processes()
+
+_exchanged: deque[Tensor] = deque(maxlen=64)
+"""The tensors of the last exchanges. A thread of gloo lets go of them a moment after an exchange is over. If it were
+the last to hold one that Python has made, it would need the interpreter's lock for that, and a thread that asks for it
+while the interpreter ends takes the process down (SIGABRT: "terminate called without an active exception")."""
 
 
 def in_environment() -> Processes:

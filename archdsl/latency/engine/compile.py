@@ -48,6 +48,11 @@ def compile_engine(
     Returns: the kernels with their work, bytes and nodes, and an estimate of the latency that was not validated
     Raises: BackendError when the library is missing, it does not build for the GPU, or it refuses the network;
         SpecError for a wrong spec; ArchError for a file that cannot be read
+    Example:
+        >>> import archdsl
+        >>> report = archdsl.compile_engine("micro_swin", gpu="rtx3080")
+        >>> report.attentions_fused, report.attentions
+        (4, 4)
     """
     chosen, trt = _gpu(gpu, precision), load_tensorrt(RTX)
     options = EngineOptions.ahead((chosen.capability,), {}, batches=(Batches.only(batch),))
