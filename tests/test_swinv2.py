@@ -111,14 +111,12 @@ def test_gradients_of_all_parameters_equal_timms(timm: ModuleType):
     assert sum(wanted[name].any().item() for name in wanted if name.endswith("logit_scale")) >= 6
 
 
-def test_swinv2_equals_transformers():
-    from transformers import Swinv2Config, Swinv2ForImageClassification
-
-    class Logits(Swinv2ForImageClassification):
+def test_swinv2_equals_transformers(transformers: ModuleType):
+    class Logits(transformers.Swinv2ForImageClassification):  # type: ignore[name-defined, misc]
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x).logits
 
-    config = Swinv2Config(
+    config = transformers.Swinv2Config(
         image_size=SIZE, embed_dim=32, depths=[2] * 4, num_heads=[1, 2, 4, 8], window_size=8, num_labels=1000
     )
     theirs = telling(Logits(config)).eval()
