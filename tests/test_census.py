@@ -23,9 +23,10 @@ from archdsl.compiler import deploy
 from archdsl.ir.graph import Graph, Input, Node
 from archdsl.language.architecture.lower import lower
 from archdsl.ops.attention import Attention, RelativePositionBias, ShiftMask
+from archdsl.ops.cosine import ContinuousPositionBias, HeadNorm
 from archdsl.ops.joining import AddVector, Concat, Mul, MulVector, Sub
 from archdsl.ops.linear import Conv2d, Linear
-from archdsl.ops.norm import Affine, BatchNorm, LayerNorm, TokenAffine, TokenBatchNorm
+from archdsl.ops.norm import Affine, BatchNorm, LayerNorm, Shift, TokenAffine, TokenBatchNorm
 from archdsl.ops.pointwise import Activation, Add, Average, LayerScale
 from archdsl.ops.pooling import Pool2d
 from archdsl.ops.tokens import AddPosition, MeanPool, MergeGroups, PrependToken, Reorder, Slice, TakeToken
@@ -39,6 +40,7 @@ SHIFTED_BR = ["swin_b_br"]
 KINDS_OF_OPS = {Input, Linear, Conv2d, LayerNorm, Activation, Add, Reorder, MergeGroups, Slice, Attention, Constant}
 KINDS_OF_OPS |= {
     AddVector,
+    HeadNorm,
     Average,
     Concat,
     Mul,
@@ -53,11 +55,11 @@ KINDS_OF_OPS |= {
 
 ONNX_OPS = {"Add", "Concat", "Conv", "Gather", "Gelu", "LayerNormalization", "MatMul", "Mul", "ReduceMean", "Relu"}
 ONNX_OPS |= {"AveragePool", "HardSigmoid", "MaxPool", "Mean", "Sigmoid", "Sub", "Reshape", "Slice", "Softmax", "Split"}
-ONNX_OPS |= {"Transpose"}
+ONNX_OPS |= {"Transpose", "ReduceL2", "Max", "Div"}
 NORMALISATIONS = {"LayerNormalization", "BatchNormalization", "InstanceNormalization", "GroupNormalization"}
 
-AFFINE_STAYS = ("stem.norm", ".shortcut.norm")
-"""Norms that a residual stream reads as well: their scale and shift cannot go into one linear."""
+AFFINE_STAYS = ("stem.norm", ".shortcut.norm", ".norm1", ".norm2", ".downsample.norm")
+"""Norms that a residual stream may read as well: their scale and shift cannot go into one linear (SwinV2's last)."""
 
 
 @dataclass(frozen=True)
@@ -213,7 +215,7 @@ def test_the_ops_of_a_deployed_graph(name: str):
     """Nothing of training, no table, no mask, no scale that q's linear could have, nothing computed twice."""
     graph = deployed(name).graph
     assert {type(node.op) for node in graph.live()} <= KINDS_OF_OPS
-    assert count(graph, RelativePositionBias, ShiftMask, LayerScale) == 0
+    assert count(graph, RelativePositionBias, ContinuousPositionBias, ShiftMask, LayerScale, Shift) == 0
     assert not any(node.op.train_only for node in graph.live())
     assert all(node.op.scale == 1 for node in graph.live() if isinstance(node.op, Attention))
     twice = Counter((node.op, node.inputs) for node in graph.live() if not node.op.tensors() and node.inputs)
@@ -259,7 +261,9 @@ def test_the_ops_of_a_deployed_model(name: str):
     attentions = [node for node in graph.live() if isinstance(node.op, Attention)]
     added = sum(len(node.inputs) == 4 for node in attentions)
     assert forms["Add"] == biased + added + count(graph, Add, AddVector, AddPosition, PrependToken)
-    assert forms["Mul"] == count(graph, Mul, MulVector, PrependToken)
+    heads = [node.op for node in graph.live() if isinstance(node.op, HeadNorm)]
+    assert forms["Mul"] == count(graph, Mul, MulVector, PrependToken) + sum(op.scaled for op in heads)
+    assert forms["ReduceL2"] == forms["Max"] == forms["Div"] == len(heads)
     assert forms["Mean"] == count(graph, Average)
     assert forms["Softmax"] == len(attentions)
     assert forms["MatMul"] == count(graph, Linear) + 2 * len(attentions)

@@ -19,6 +19,7 @@ from torch import Tensor, fx, nn
 
 import archdsl
 from archdsl.backends.initial import initial_weights
+from archdsl.backends.onnx.model import emit
 from archdsl.ir.graph import Graph
 from archdsl.ir.order import Raster
 from archdsl.ir.types import TensorType
@@ -110,14 +111,12 @@ def test_gradients_of_all_parameters_equal_timms(timm: ModuleType):
     assert sum(wanted[name].any().item() for name in wanted if name.endswith("logit_scale")) >= 6
 
 
-def test_swinv2_equals_transformers():
-    from transformers import Swinv2Config, Swinv2ForImageClassification
-
-    class Logits(Swinv2ForImageClassification):
+def test_swinv2_equals_transformers(transformers: ModuleType):
+    class Logits(transformers.Swinv2ForImageClassification):  # type: ignore[name-defined, misc]
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x).logits
 
-    config = Swinv2Config(
+    config = transformers.Swinv2Config(
         image_size=SIZE, embed_dim=32, depths=[2] * 4, num_heads=[1, 2, 4, 8], window_size=8, num_labels=1000
     )
     theirs = telling(Logits(config)).eval()
@@ -154,6 +153,15 @@ def test_the_form_for_a_runtime_computes_the_same(runtime: str, tmp_path: Any):
     (got,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
     with torch.inference_mode():
         assert difference(torch.from_numpy(got), mine(x)) <= 1e-5
+
+
+def test_an_old_opset_gives_the_same():
+    spec, mine, _ = telling_pair(**{"stages.2.depth": 1, "stages.3.depth": 1})
+    numbers = {name: value.numpy() for name, value in mine.state_dict().items()}
+    x = images(2, SIZE)
+    model = emit(archdsl.compile(spec), numbers, opset=17)
+    with torch.inference_mode():
+        assert difference(torch.from_numpy(run_onnx(model, x.numpy())[0]), mine(x)) <= 1e-5
 
 
 def test_a_block_starts_as_the_identity_in_the_network_and_in_its_file():

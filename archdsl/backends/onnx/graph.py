@@ -87,6 +87,12 @@ class Emission:
         """The sum over an axis, which is kept with one place. The axis is an input since opset 13."""
         return self.op("ReduceSum", x, self.integers(axis), keepdims=1)
 
+    def length(self, x: Operand, axis: int) -> ir.Value:
+        """The length along an axis, which is kept with one place. The axis is an input since opset 18."""
+        if self.opset < 18:
+            return self.op("ReduceL2", x, axes=[axis], keepdims=1)
+        return self.op("ReduceL2", x, self.integers(axis), keepdims=1)
+
     def value(self, x: Operand) -> ir.Value:
         """`x` as a value of the graph: numbers become a constant."""
         return x if isinstance(x, ir.Value) else self.constant(x)

@@ -1,8 +1,4 @@
-"""Heads of length 1 and continuous position biases.
-
-The length is made of products and a sum: ReduceL2 has its axes as an attribute or as an input by opset, and TensorRT
-fuses the small ops as it does in norms.
-"""
+"""Heads of length 1 and continuous position biases."""
 
 from __future__ import annotations
 
@@ -17,7 +13,7 @@ def _head_norm(e: Emission, op: HeadNorm, x: Operand) -> Operand:
     rows, channels = e.has_rows(e.node.type), e.node.type.channels
     kept = [0] * (len(e.node.type.shape) - 1 + (0 if rows else e.lead))
     heads = e.op("Reshape", x, e.integers(*kept, op.heads, channels // op.heads, name="heads"))
-    length = e.op("Sqrt", e.sum(e.op("Mul", heads, heads), -1))
+    length = e.length(heads, -1)
     y = e.op("Div", heads, e.op("Max", length, e.constant(np.array(op.eps, np.float32), "eps")))
     if op.scaled:
         scale = np.exp(np.minimum(e.weight().astype(np.float64), MOST_LOG_SCALE)).reshape(op.heads, 1)
