@@ -514,6 +514,17 @@ def test_a_file_that_the_runtime_does_not_take_is_named_with_its_reason(tmp_path
     assert f"{path}:1:1: it cannot be loaded: onnxruntime failed: " in said and "[cannot-read]" in said
 
 
+def test_a_file_that_cannot_be_run_on_its_images_is_wrong_input(tmp_path, built, pets, capfd):
+    path = built / "model.onnx"
+    model = onnx.load(path)
+    (image,) = (value for value in model.graph.input if value.name == "image")
+    image.type.tensor_type.shape.dim[0].dim_param = "batch"  # though the network inside is for three
+    onnx.save(model, path)
+    assert run(["eval", str(path), "--data", str(pets), "--workers", "0"]) == 1
+    said = capfd.readouterr().err
+    assert f"{path}:1:1: it cannot be run on images [" in said and "[cannot-run]" in said and "\x1b" not in said
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_with_130(number, tmp_path, pets, monkeypatch, capsys):
     def validator_of(*_: object) -> None:

@@ -95,6 +95,26 @@ def test_a_run_that_goes_on_from_a_file_has_the_weights_of_one_that_was_not_cut(
     ]
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *((field, "missing") for field in ("run", "model", "optimizer", "random", "micro_batch", "history", "notes")),
+        *((field, 7) for field in ("run", "model", "optimizer", "random", "history", "notes")),
+    ],
+)
+def test_a_state_whose_fields_are_gone_or_nonsense_is_damaged(field, value):
+    first, again = (Training(toy_network(), Bright(), changed(), seed=0) for _ in range(2))
+    first.run_epoch()
+    state = dict(first.state())
+    if value == "missing":
+        del state[field]
+    else:
+        state[field] = value
+    with pytest.raises(TrainingError) as caught:
+        again.resume(state)
+    assert caught.value.problems[0].rule == ("resume" if (field, value) == ("run", 7) else "damaged")
+
+
 def test_the_scale_of_the_loss_in_fp16_is_gone_on_with():
     first, again = (Training(toy_network(), Bright(), changed(amp="fp16"), seed=0) for _ in range(2))
     assert first.precision.scaler is not None and again.precision.scaler is not None

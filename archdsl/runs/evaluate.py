@@ -141,7 +141,8 @@ def evaluate(
             subject, choice, where, at_once, cores, Path(folder), validator.some_to_train_on
         )
         loaded = _loaded(artefact, target, given=choice.file is not None)
-        scores = validator(_answer(loaded, target), target.batch, seen)
+        given = choice.file.path if choice.file is not None else None
+        scores = validator(_answer(loaded, target, given), target.batch, seen)
     file = choice.file
     return Evaluation(
         network=subject.name,
@@ -235,8 +236,11 @@ def _loaded(artefact: Artefact, target: Target, *, given: bool) -> LoadedNetwork
     return found
 
 
-def _answer(network: LoadedNetwork, target: Target) -> Answer:
-    """What the network answers to images; a batch that is not full repeats some."""
+def _answer(network: LoadedNetwork, target: Target, given: Path | None) -> Answer:
+    """What the network answers to images; a batch that is not full repeats some.
+
+    given: the user's file, which is wrong input where its runtime cannot run it
+    """
 
     def answer(images: Tensor) -> Tensor:
         import numpy as np
@@ -246,7 +250,13 @@ def _answer(network: LoadedNetwork, target: Target) -> Answer:
         for start in range(0, len(images), target.batch):
             part = np.ascontiguousarray(images[start : start + target.batch].numpy(), np.float32)
             filled = np.resize(part, (target.batch, *part.shape[1:]))
-            (first, *_) = _guarded(target.runtime, partial(network.outputs, filled))
+            try:
+                (first, *_) = _guarded(target.runtime, partial(network.outputs, filled))
+            except MeasureError as error:
+                if given is None or reason_of(error) != "exception":
+                    raise
+                message = f"it cannot be run on images {list(filled.shape)}: {error.problems[0].message}"
+                raise ArchError.at(str(given), "", "cannot-run", message, "build it again") from error
             outputs.append(torch.from_numpy(np.array(first, np.float32))[: len(part)])
         return torch.cat(outputs)
 

@@ -243,8 +243,16 @@ class Training:
     def resume(self, state: Mapping[str, Any]) -> None:
         """Go on from `state`.
 
-        Raises: TrainingError (`resume`) when it is of another network, data set, recipe, seed or kind of device
+        Raises: TrainingError: `resume` when it is of another network, data set, recipe, seed or kind of device;
+            `damaged` when it is no state of a training
         """
+        try:
+            self._resume(state)
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+            message = f"the saved state is damaged: {type(error).__name__}: {error}"[:300]
+            raise training_error("damaged", message, hint="remove it, and train from the start") from error
+
+    def _resume(self, state: Mapping[str, Any]) -> None:
         if state["run"] != self._run():
             message = f"the saved state is of another run: {state['run']!r}, not {self._run()!r}"
             raise training_error("resume", message, hint="resume with the same data, recipe and seed, or start anew")
