@@ -26,6 +26,7 @@ from archdsl.study.storage.urls import masked, shown
 COMMANDS = {
     "check": "archdsl.cli.check",
     "show": "archdsl.cli.show",
+    "list": "archdsl.cli.list",
     "build": "archdsl.cli.build",
     "bench": "archdsl.cli.bench",
     "profile": "archdsl.cli.profile",
@@ -49,7 +50,8 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(import_module(COMMANDS[cmd_name]), cmd_name)
+        module = import_module(COMMANDS[cmd_name])
+        command: click.Command = getattr(module, cmd_name, None) or getattr(module, f"{cmd_name}_")
         return command
 
 
@@ -62,6 +64,7 @@ def archdsl(plugins: tuple[str, ...]) -> None:
     \b
     archdsl check my_net.yaml            is it right, and what does it cost?
     archdsl show swin_free_t             stage by stage
+    archdsl list 'swin*'                 the specs that come with archdsl
     archdsl build swin_t -o out/         PyTorch weights, ONNX model, spec
     archdsl bench swin_t swin_free_t     which is faster here?
     archdsl profile swin_t               where does its time go?
