@@ -7,7 +7,7 @@ from typing import Literal
 import click
 
 from archdsl.cli import options
-from archdsl.cli.output import print_json, print_rows
+from archdsl.cli.output import print_json, print_rows, say_lines
 from archdsl.errors import ArchError
 from archdsl.suggestions import did_you_mean
 
@@ -32,9 +32,9 @@ def list_(patterns: tuple[str, ...], form: Literal["csv", "markdown"] | None, as
     if as_json:
         print_json({"specs": [row.as_json() for row in rows]})
     elif form == "csv":
-        click.echo(as_csv(rows), nl=False)
+        say_lines(as_csv(rows).rstrip())
     elif form == "markdown":
-        click.echo(as_markdown(rows), nl=False)
+        say_lines(as_markdown(rows).rstrip())
     else:
         print_rows(HEADS, [cells(row) for row in rows], right=HEADS[3:5], optional=("source", "input"))
     return 0
