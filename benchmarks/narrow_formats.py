@@ -28,7 +28,7 @@ CALIBRATED_ON = 256
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=1, help="trainings of each network")
-    parser.add_argument("--epochs", type=int, default=6, help="of each training")
+    parser.add_argument("--epochs", type=int, default=2, help="of each training")
     options = parser.parse_args()
     print("| network, seed | fp32 | " + " | ".join(f"{each}: accuracy, loss, agreement" for each in FORMATS) + " |")
     print("|" + "---|" * (2 + len(FORMATS)))
