@@ -362,3 +362,10 @@ def test_an_artefact_promises_the_whole_shape_of_a_map(tmp_path):
 def test_an_artefact_with_a_hole_is_refused(fields):
     with pytest.raises(ValueError, match=r"needs|sizes"):
         Artefact(**{"graph_hash": "abc", "input_shape": (3,), **fields})
+
+
+def test_few_sessions_widen_the_interval_by_students_t_of_one_less_than_their_number():
+    values = [10.0] * 9 + [11.0] * 9 + [12.0] * 9
+    found = median_interval(values, sessions=[0] * 9 + [1] * 9 + [2] * 9)
+    reach = 4.302653 / 3**0.5  # t(0.975) with 2 degrees of freedom; the medians 10, 11, 12 have a deviation of 1
+    assert (found.low, found.high) == (pytest.approx(11 - reach, abs=1e-4), pytest.approx(11 + reach, abs=1e-4))
