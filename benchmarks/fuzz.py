@@ -165,9 +165,9 @@ class Runner:
 
 
 def _can_be_typed(command: list[str]) -> bool:
-    """Whether an operating system hands these words to a process: not halves of a pair of UTF-16."""
+    """Whether an operating system hands these words to a process: no zero byte, no halves of a pair of UTF-16."""
     try:
-        return bool([os.fsencode(word) for word in command])
+        return not any(b"\0" in os.fsencode(word) for word in command)
     except UnicodeEncodeError:
         return False
 
