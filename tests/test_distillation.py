@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from toy_training import TOY, Bright, changed, toy_network, weights
 
 import archdsl
-from archdsl.errors import SpecError, TrainingError
+from archdsl.errors import Place, SpecError, TrainingError
 from archdsl.language.architecture.load import load
 from archdsl.training import RECIPES, Recipe, Training, parse_recipe, parse_source, train
 from archdsl.training.distillation import Distillation, distillation_of
@@ -168,6 +168,39 @@ def test_a_teacher_is_a_spec_with_weights(tmp_path: Path):
     with torch.no_grad():
         assert torch.allclose(made.answer(x), archdsl.build(spec, state).eval()(x), atol=1e-5)
     assert not any(weight.requires_grad for weight in made.teacher.parameters())
+
+
+def test_a_teachers_files_are_relative_to_the_recipe_that_names_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "below").mkdir()
+    base = "extends: quick\ndistillation: soft\nteacher: micro_swin\nteacher_weights: t.safetensors\n"
+    (tmp_path / "below" / "base.yaml").write_text(base)
+    (tmp_path / "mine.yaml").write_text("extends: below/base.yaml\nteacher: ./own.yaml\n")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    recipe = parse_recipe("../mine.yaml")
+    assert (recipe.teacher, recipe.teacher_weights) == (
+        f"{tmp_path}/./own.yaml",
+        f"{tmp_path}/below/t.safetensors",
+    )
+    fields = {"extends": "quick", "distillation": "soft", "teacher": "swin_t", "teacher_weights": "t.safetensors"}
+    assert parse_recipe(fields).teacher_weights == "t.safetensors", (
+        "what no file says is relative to the working folder"
+    )
+    inside = Place(str(tmp_path / "mine.yaml"), 1, 1)
+    assert parse_recipe(fields, inside).teacher_weights == f"{tmp_path}/t.safetensors"
+
+
+def test_another_teacher_in_the_same_file_is_another_result(tmp_path: Path):
+    path = tmp_path / "t.safetensors"
+    recipe = changed(distillation="soft", teacher="micro_swin", teacher_weights=str(path))
+    keys = [recipe.key()]
+    for seed in (0, 1):
+        write_weights(path, archdsl.build("micro_swin", seed=seed).state_dict())
+        keys.append(recipe.key())
+    moved = path.rename(tmp_path / "moved.safetensors")
+    assert len(set(keys)) == 3
+    assert recipe.model_copy(update={"teacher_weights": str(moved)}).key() == keys[-1], "not its name, its contents"
+    assert changed(distillation="none").key() == changed().key()
 
 
 def test_a_teacher_may_be_a_module_given_in_python_and_a_recipe_names_no_code(tmp_path: Path, monkeypatch):

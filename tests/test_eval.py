@@ -525,6 +525,26 @@ def test_a_file_that_cannot_be_run_on_its_images_is_wrong_input(tmp_path, built,
     assert f"{path}:1:1: it cannot be run on images [" in said and "[cannot-run]" in said and "\x1b" not in said
 
 
+def test_a_file_whose_answers_are_no_numbers_is_wrong_input(tmp_path, pets, capsys):
+    path = write_colours(tmp_path / "c.onnx")
+    model = onnx.load(path)
+    (answer,) = model.graph.output
+    model.graph.node.append(onnx.helper.make_node("Log", [answer.name], ["log"]))  # of what may be negative
+    model.graph.node.append(onnx.helper.make_node("Sub", [answer.name, answer.name], ["nothing"]))
+    model.graph.node.append(onnx.helper.make_node("Div", ["log", "nothing"], ["answer"]))
+    answer.name = "answer"
+    onnx.save(model, path)
+    assert run(["eval", str(path), "--data", str(pets), "--workers", "0"]) == 1
+    said = capsys.readouterr().err
+    assert f"{path}:1:1: it cannot be evaluated: the network's output holds numbers" in said and "[not-finite]" in said
+
+
+def test_a_narrow_format_on_a_runtime_without_what_lies_between_is_refused_by_its_own_name(state, pets):
+    with pytest.raises(ArchError, match="openvino runs bf16, fp32, but fp8 is fp16 between its linears") as caught:
+        archdsl.evaluate(SPEC, data_of(pets), weights=state, runtime="openvino", precision="fp8", device="cpu")
+    assert caught.value.exit_code == 1
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_with_130(number, tmp_path, pets, monkeypatch, capsys):
     def validator_of(*_: object) -> None:

@@ -72,7 +72,7 @@ def images_of(
         message = f"{printable(str(path))} cannot be read as images: {printable(str(error) or type(error).__name__)}"
         hint = "give an .npy file of floats [N, C, H, W], or a folder with train/ and val/"
         raise ArchError.at("--images", str(path), "cannot-read", message, hint) from error
-    with np.errstate(over="ignore"):  # what is not finite is told with its place later
+    with np.errstate(over="ignore"):  # numbers beyond fp32 are refused later, with their place
         images = np.ascontiguousarray(found, np.float32) if found.dtype.kind == "f" else found
     return images, printable(str(path))
 

@@ -12,19 +12,19 @@ from archdsl.errors import ArchError
 from archdsl.suggestions import did_you_mean
 
 
-@click.command(name="list", epilog="Examples: archdsl list · archdsl list 'swin_free*' · archdsl list resnet --csv")
+@click.command(epilog="Examples: archdsl list · archdsl list 'swin_free*' · archdsl list resnet --csv")
 @click.argument("patterns", nargs=-1, metavar="[PATTERN…]")
 @click.option("--csv", "form", flag_value="csv", help="All digits, for a spreadsheet.")
 @click.option("--markdown", "form", flag_value="markdown", help="As docs/architectures.md has it.")
 @options.as_json
-def list_(patterns: tuple[str, ...], form: Literal["csv", "markdown"] | None, as_json: bool) -> int:
+def list(patterns: tuple[str, ...], form: Literal["csv", "markdown"] | None, as_json: bool) -> int:
     """List the specs that come with archdsl: family, input, parameters, MACs, paper.
 
     A PATTERN is a name or a family, with * and ? as in a shell. Counts are of one image. Needs no torch.
     """
     from archdsl.report.shipped_specs import HEADS, as_csv, as_markdown, cells, shipped_specs
 
-    rows = list(shipped_specs(patterns))
+    rows = [*shipped_specs(patterns)]
     if not rows:
         known = {word for row in shipped_specs() for word in (row.name, *row.families.split("+"))}
         hint = did_you_mean(patterns[0], sorted(known)) or "`archdsl list` alone lists all"

@@ -57,16 +57,16 @@ def engine_profiles(
     Errors: ArchError as `compile_engine`, and for what cannot be exported
     """
     assert target.gpu is not None
-    told = {"gpu": target.gpu, "batch": target.batch}
+    conditions = {"gpu": target.gpu, "batch": target.batch}
     found = []
     for network in networks:
         if isinstance(network, OnnxNetwork):
-            found.append(EngineProfile(target, "file", compile_engine(network.path, **told)))  # type: ignore[arg-type]
+            found.append(EngineProfile(target, "file", compile_engine(network.path, **conditions)))  # type: ignore[arg-type]
             continue
         for form in forms:
-            report = compile_engine(network, precision=target.precision, form=form, **told)  # type: ignore[arg-type]
+            report = compile_engine(network, precision=target.precision, form=form, **conditions)  # type: ignore[arg-type]
             if precision_named(target.precision).quantized:
-                wide = compile_engine(network, precision="fp16", form=form, **told)  # type: ignore[arg-type]
+                wide = compile_engine(network, precision="fp16", form=form, **conditions)  # type: ignore[arg-type]
                 report = replace(report, notes=(*report.notes, _against_fp16(report, wide)))
             found.append(EngineProfile(target, form, report))
     with tempfile.TemporaryDirectory(prefix="archdsl-profile-") as folder:
@@ -74,7 +74,7 @@ def engine_profiles(
             named = _rival(word)
             path = named.made(target, Path(folder))[0].path if isinstance(named, TimmNetwork) else named
             assert path is not None
-            report = compile_engine(path, name=word, **told)  # type: ignore[arg-type]
+            report = compile_engine(path, name=word, **conditions)  # type: ignore[arg-type]
             found.append(EngineProfile(target, "file", report))
     return found
 

@@ -47,6 +47,7 @@ Window = Annotated[
 """A number, or (height, width) when they differ; `ir.order.window_order` takes both."""
 
 Kernel = Annotated[int, Field(ge=1, le=255, description="side of a convolution kernel")]
+Stride = Annotated[int, Field(ge=1, le=31, description="how many places a convolution goes on at a time")]
 Dim = Annotated[int, Field(ge=1, le=65536, description="width: channels of a token")]
 Classes = Annotated[
     int,

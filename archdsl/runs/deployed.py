@@ -168,7 +168,12 @@ def run_as(subject: NamedNetwork, runtime_name: str | None, precision: str | Non
         if precision_named(wanted).quantized and runtime(name).kinds[0] != "onnx":
             message = f"{wanted} is made as ONNX only, which {name} does not run"
             raise ArchError.at("--precision", wanted, "wrong-value", message, "use --on onnxruntime")
-        return RunAs(name, wanted, precision_named(wanted).between)
+        between = precision_named(wanted).between
+        known = sorted({each for on in runtime(name).precisions.values() for each in on})
+        if wanted != between and between not in known:
+            message = f"{name} runs {', '.join(known)}, but {wanted} is {between} between its linears"
+            raise ArchError.at("--precision", wanted, "wrong-value", message, "use --on onnxruntime")
+        return RunAs(name, wanted, between)
     there = ", ".join(f"{file.path.name} ({file.precision})" for file in subject.files) or "nothing"
     wishes = " in ".join(wish for wish in (f"on {runtime_name}" if runtime_name else "", precision or "") if wish)
     message = f"of {subject.name} there is {there} to run, and no weights to make it {wishes or 'anew'} from"
@@ -184,7 +189,7 @@ def artefact_for(
     folder: Path,
     images: Callable[[], Array],
 ) -> tuple[Artefact, Target]:
-    """What the runtime loads, and how it is told to run it.
+    """What the runtime loads, and the target that says how it runs it.
 
     Args: folder: where files are made; images: some to take the ranges of int8 and fp8 from, floats [N, C, H, W]
     Raises: SpecError when the runtime does not know the device or the precision; what making the artefact raises

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -140,9 +140,10 @@ def evaluate(
         artefact, target = artefact_for(
             subject, choice, where, at_once, cores, Path(folder), validator.some_to_train_on
         )
-        loaded = _loaded(artefact, target, given=choice.file is not None)
         given = choice.file.path if choice.file is not None else None
-        scores = validator(_answer(loaded, target, given), target.batch, seen)
+        loaded = _loaded(artefact, target, given)
+        with _wrong_input(given, "not-finite", "it cannot be evaluated"):
+            scores = validator(_answer(loaded, target, given), target.batch, seen)
     file = choice.file
     return Evaluation(
         network=subject.name,
@@ -215,24 +216,16 @@ def _select_gpu(name: str, number: int) -> None:
     raise ArchError.at("--device", f"cuda:{number}", "no-device", message, hint)
 
 
-def _loaded(artefact: Artefact, target: Target, *, given: bool) -> LoadedNetwork:
+def _loaded(artefact: Artefact, target: Target, given: Path | None) -> LoadedNetwork:
     """The network in its runtime.
 
-    Args: given: the file is the user's, so that it is wrong input where the runtime does not take it
+    Args: given: the user's file, which is wrong input where the runtime does not take it
     Raises: ArchError (`cannot-read`) for such a file; MeasureError in place of whatever else a runtime raises
     """
-    try:
+    with _wrong_input(given, "cannot-read", "it cannot be loaded", "see whether another runtime takes it: --on"):
         found: LoadedNetwork = _guarded(
             target.runtime, lambda: adapter_of(target.runtime).load(artefact, target.config)
         )
-    except MeasureError as error:
-        if not given or reason_of(error) != "exception":
-            raise
-        hint = "build it again, or see whether another runtime takes it: --on"
-        file = str(artefact.path)
-        raise ArchError.at(
-            file, "", "cannot-read", f"it cannot be loaded: {error.problems[0].message}", hint
-        ) from error
     return found
 
 
@@ -250,17 +243,28 @@ def _answer(network: LoadedNetwork, target: Target, given: Path | None) -> Answe
         for start in range(0, len(images), target.batch):
             part = np.ascontiguousarray(images[start : start + target.batch].numpy(), np.float32)
             filled = np.resize(part, (target.batch, *part.shape[1:]))
-            try:
+            with _wrong_input(given, "cannot-run", f"it cannot be run on images {list(filled.shape)}"):
                 (first, *_) = _guarded(target.runtime, partial(network.outputs, filled))
-            except MeasureError as error:
-                if given is None or reason_of(error) != "exception":
-                    raise
-                message = f"it cannot be run on images {list(filled.shape)}: {error.problems[0].message}"
-                raise ArchError.at(str(given), "", "cannot-run", message, "build it again") from error
             outputs.append(torch.from_numpy(np.array(first, np.float32))[: len(part)])
         return torch.cat(outputs)
 
     return answer
+
+
+@contextmanager
+def _wrong_input(file: Path | None, rule: str, message: str, way_out: str | None = None) -> Iterator[None]:
+    """What fails in the block is the fault of the user's file, if there is one, and not of its runtime.
+
+    Raises: ArchError at the file, in place of a MeasureError that no other machine would spare it
+    """
+    try:
+        yield
+    except MeasureError as error:
+        if file is None or reason_of(error) not in ("exception", "not-finite"):
+            raise
+        problem = error.problems[0]
+        hint = "build it again" + (f", or {way_out}" if way_out else "")
+        raise ArchError.at(str(file), "", rule, f"{message}: {problem.message}", hint) from error
 
 
 def _guarded(name: str, call: Callable[[], Any]) -> Any:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
@@ -170,7 +171,10 @@ class Recipe(BaseModel):
 
     def key(self) -> str:
         """The fields that decide the result, as one line. Part of a result's cache key."""
-        return " ".join(f"{name}={value}" for name, value in sorted(self.model_dump(exclude={"name"}).items()))
+        fields = self.model_dump(exclude={"name"})
+        if self.distillation != "none" and self.teacher_weights is not None:
+            fields["teacher_weights"] = _contents(self.teacher_weights)
+        return " ".join(f"{name}={value}" for name, value in sorted(fields.items()))
 
 
 if TYPE_CHECKING:
@@ -215,6 +219,7 @@ def parse_recipe(value: str | Mapping[str, Any] | Recipe, place: Place | None = 
         tree = _of_file(value, place)
     else:
         tree = _composed(node_of(dict(value), Mark.at(place)), Home(place.file), Budget())
+        tree = _placed(tree, home_of(place.file))
     for key, item in changes.items():
         if item is not None:
             mark = Mark.at(at_argument(f"--{key}", str(item)))
@@ -307,7 +312,7 @@ def _composed(tree: YamlNode, home: Home, budget: Budget, chain: tuple[Home, ...
     """A recipe with what it extends under it; `extends` and the name of what it extends are gone."""
     if not tree.is_map:
         raise fail(tree.mark, "wrong-type", f"a recipe is a mapping, but got {shown(tree.plain())}")
-    reference = tree.get("extends")
+    tree, reference = _placed(tree, home), tree.get("extends")
     if reference is None:
         return tree
     chain = (*chain, home)
@@ -327,6 +332,32 @@ def _composed(tree: YamlNode, home: Home, budget: Budget, chain: tuple[Home, ...
         if key != "extends":
             items[key], keys[key] = item, tree.key_mark(key)
     return YamlNode.mapping(items, keys, tree.mark)
+
+
+def _placed(tree: YamlNode, home: Home | None) -> YamlNode:
+    """The recipe with the paths of its teacher relative to the folder that it was written in, if that is one."""
+    for key in ("teacher", "teacher_weights"):
+        node = tree.get(key) if home is not None and home.folder is not None else None
+        if node is not None and isinstance(node.value, str) and not (key == "teacher" and is_name(node.value)):
+            assert home is not None and home.folder is not None
+            tree = _with(tree, key, YamlNode(os.path.join(home.folder, node.value), node.mark), tree.key_mark(key))
+    return tree
+
+
+def _contents(path: str) -> str:
+    """What stands for a file in a key: the SHA-256 of its bytes; the path while there is no file to read."""
+    try:
+        found = os.stat(path)
+        return _sha256(path, (found.st_mtime_ns, found.st_size))
+    except OSError:
+        return path
+
+
+@lru_cache(maxsize=64)
+def _sha256(path: str, _state: tuple[int, int]) -> str:
+    """The digest of a file; `_state`, its time of change and size, makes a changed file be read anew."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _with(tree: YamlNode, key: str, value: YamlNode, mark: Mark) -> YamlNode:

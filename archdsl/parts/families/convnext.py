@@ -6,7 +6,6 @@ from typing import Annotated
 
 from pydantic import Field
 
-from archdsl.errors import RuleBroken
 from archdsl.ir.graph import Scope
 from archdsl.ir.op import Init
 from archdsl.ops.linear import Conv2d
@@ -14,6 +13,7 @@ from archdsl.ops.pointwise import LayerScale
 from archdsl.parts.families.convnext_weights import WEIGHT_NAMES
 from archdsl.parts.fields import ActivationName, Eps, Kernel, NormAxis, NormName, Rate, Ratio
 from archdsl.parts.flow import Flow, as_planes, as_tokens
+from archdsl.parts.layers.convolutions import need_odd
 from archdsl.parts.layers.sublayers import mlp, norm, residual
 from archdsl.parts.part import Block, register
 
@@ -39,13 +39,7 @@ class ConvNextBlock(Block):
     drop_path: Rate | None = None
 
     def lower(self, g: Scope, flow: Flow) -> Flow:
-        if self.kernel % 2 == 0:
-            raise RuleBroken(
-                f"the kernel must be odd to keep the map's size, but got {self.kernel}",
-                field="kernel",
-                hint=f"use {self.kernel - 1} or {self.kernel + 1}",
-                rule="wrong-value",
-            )
+        need_odd(self.kernel)
         x = as_planes(g, flow.x)
         dim = x.type.channels
         depthwise = Conv2d(dim, dim, self.kernel, padding=self.kernel // 2, groups=dim, init=Init("normal", 0.02))

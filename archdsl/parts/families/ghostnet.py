@@ -15,10 +15,9 @@ from archdsl.ops.norm import BatchNorm
 from archdsl.ops.pointwise import Activation, Add
 from archdsl.ops.tokens import MeanPool
 from archdsl.parts.families.ghostnet_weights import WEIGHT_NAMES
-from archdsl.parts.families.resnet import Stride
-from archdsl.parts.fields import ActivationName, Dim, Eps, Kernel
+from archdsl.parts.fields import ActivationName, Dim, Eps, Kernel, Stride
 from archdsl.parts.flow import Flow, as_planes
-from archdsl.parts.layers.convolutions import convolution
+from archdsl.parts.layers.convolutions import convolution, need_odd
 from archdsl.parts.part import Block, register
 
 
@@ -84,13 +83,8 @@ class GhostBottleneck(Block):
         self, g: Scope, x: Value, dim: int, name: str, norm: str, *, kernel: int | None = None, stride: int = 1
     ) -> Value:
         """A convolution and its batch norm: depthwise with a kernel, 1x1 without."""
-        if kernel is not None and kernel % 2 == 0:
-            raise RuleBroken(
-                f"the kernel must be odd to keep the map's size, but got {kernel}",
-                field="kernel",
-                hint=f"use {kernel - 1} or {kernel + 1}",
-                rule="wrong-value",
-            )
+        if kernel is not None:
+            need_odd(kernel)
         x = convolution(g, x, dim, kernel or 1, stride=stride, groups=dim if kernel else 1, name=name)
         return g.add(BatchNorm(dim, self.norm_eps), x, name=norm)
 

@@ -12,14 +12,12 @@ from archdsl.ir.graph import Scope, Value
 from archdsl.ops.pointwise import Activation, DropPath
 from archdsl.ops.pooling import Pool2d
 from archdsl.parts.families.resnet_weights import WEIGHT_NAMES
-from archdsl.parts.fields import ActivationName, Dim, Eps, Kernel, NormName, Rate, Ratio
+from archdsl.parts.fields import ActivationName, Dim, Eps, Kernel, NormName, Rate, Ratio, Stride
 from archdsl.parts.flow import Flow, as_planes
-from archdsl.parts.layers.convolutions import convolution, norm_of_map
+from archdsl.parts.layers.convolutions import convolution, need_odd, norm_of_map
 from archdsl.parts.layers.fusion import fused
 from archdsl.parts.layers.sublayers import residual
 from archdsl.parts.part import Block, Stem, register
-
-Stride = Annotated[int, Field(ge=1, le=31, description="how many places a convolution goes on at a time")]
 
 
 @register("conv")
@@ -102,13 +100,7 @@ class Bottleneck(Block):
         return [value] + [1] * (depth - 1) if field == "stride" else super().spread(field, value, depth)
 
     def lower(self, g: Scope, flow: Flow) -> Flow:
-        if self.kernel % 2 == 0:
-            raise RuleBroken(
-                f"the kernel must be odd to keep the map's size, but got {self.kernel}",
-                field="kernel",
-                hint=f"use {self.kernel - 1} or {self.kernel + 1}",
-                rule="wrong-value",
-            )
+        need_odd(self.kernel)
         x = as_planes(g, flow.x)
         before = x.type.channels
         dim = self.dim or (before if self.stride == 1 else 2 * before)

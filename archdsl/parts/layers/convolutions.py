@@ -1,7 +1,8 @@
-"""Layers on planes that blocks share: a convolution that keeps the map, and norms."""
+"""Layers on planes that blocks share: a convolution that keeps the map, its kernel's rule, and norms."""
 
 from __future__ import annotations
 
+from archdsl.errors import RuleBroken
 from archdsl.ir.graph import Scope, Value
 from archdsl.ir.op import Init
 from archdsl.ops.linear import Conv2d
@@ -22,6 +23,17 @@ def convolution(
     init = Init("normal", (2 / (dim * kernel**2)) ** 0.5)
     conv = Conv2d(x.type.channels, dim, kernel, stride, kernel // 2, groups, bias, init)
     return g.add(conv, x, name=name)
+
+
+def need_odd(kernel: int) -> None:
+    """Raises: RuleBroken for a kernel that, padded by half of it, does not keep the map's size"""
+    if kernel % 2 == 0:
+        raise RuleBroken(
+            f"the kernel must be odd to keep the map's size, but got {kernel}",
+            field="kernel",
+            hint=f"use {kernel - 1} or {kernel + 1}",
+            rule="wrong-value",
+        )
 
 
 def norm_of_map(g: Scope, x: Value, kind: NormName, *, eps: float, name: str) -> Value:
