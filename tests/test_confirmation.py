@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import chain
 from math import log10
 from pathlib import Path
@@ -319,6 +320,19 @@ def test_a_time_limit_ends_trainings_but_not_timings(tmp_path: Path) -> None:
     assert sum(map(len, retime.seen)) == len(members(outcome.records)) == len(outcome.failed)
     assert not any(record.is_confirmed for record in outcome.known)
     assert "time limit" in next(iter(outcome.failed.values()))
+
+
+@pytest.mark.parametrize(("limit_s", "trained"), [(3000.0, False), (30_000.0, True)])
+def test_a_training_is_begun_when_all_its_seeds_end_in_time(tmp_path: Path, limit_s: float, trained: bool) -> None:
+    """One seed took 1000 s in the search; eight more take 8000."""
+
+    class Slow(Trained):
+        def __call__(self, spec: Spec, *, seed: int) -> Accuracy:
+            return replace(super().__call__(spec, seed=seed), seconds=1000.0)
+
+    retrain = Retrain()
+    outcome = confirmed(tmp_path, again(Retime(), retrain), training=Slow(), trials=3, time_limit_s=limit_s)
+    assert bool(retrain.seen) == trained == (not outcome.failed)
 
 
 # --- stopped in the middle ------------------------------------------------------------------------------------------

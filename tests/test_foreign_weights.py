@@ -25,6 +25,7 @@ from archdsl.cli.main import run
 from archdsl.errors import WeightsError
 from archdsl.language.architecture.load import load
 from archdsl.weights.checkpoints import chosen
+from archdsl.weights.from_file import weights_from_file
 from archdsl.weights.importing import import_with_notes, names_of
 from archdsl.weights.reading import read_weights_file
 
@@ -57,9 +58,10 @@ PLAIN, MEAN = {"w": torch.ones(2)}, {"w": torch.zeros(2)}
         ({"state_dict_ema": MEAN, "epoch": 3}, False, MEAN, "state_dict_ema"),
         ({"module": PLAIN, "lr": 0.1}, True, PLAIN, "module"),
         ({"swin": PLAIN, "epoch": 1}, False, PLAIN, "swin"),
+        ({"net": PLAIN, "optimizer": {"lr": 0.1}, "steps": {3: torch.ones(1)}}, False, PLAIN, "net"),
         (PLAIN, True, PLAIN, ""),
     ],
-    ids=["timm", "timm ema", "torchvision ema", "tutorial", "only ema", "deepspeed", "own key", "bare"],
+    ids=["timm", "timm ema", "torchvision ema", "tutorial", "only ema", "deepspeed", "own key", "beside", "bare"],
 )
 def test_the_weights_are_found_in_their_wrapper(content: Any, ema: bool, want: Any, key: str):
     found = chosen(content, ema=ema)
@@ -187,6 +189,28 @@ def test_averages_under_a_prefix_are_taken_by_choice(plain: str, mean: str):
         assert any("were left" in note for note in found.notes)
 
 
+@pytest.mark.parametrize("where", ["a file of averages", "averages in a file", "no averages"])
+def test_averages_are_asked_for_once(tmp_path: pathlib.Path, where: str):
+    """A file whose averages were taken as a whole holds no others under a prefix."""
+    path = tmp_path / "weights.pth"
+    plain, mean = state(seed=1), state(seed=2)
+    content = {
+        "a file of averages": {"state_dict": plain, "state_dict_ema": mean},
+        "averages in a file": {"model." + key: one for key, one in plain.items()}
+        | {"ema_model." + key: one for key, one in mean.items()},
+        "no averages": plain,
+    }[where]
+    torch.save(content, path)
+    spec = load("micro_swin", set=TINY)
+    if where == "no averages":
+        with pytest.raises(WeightsError, match=r"there are no averaged weights \(EMA\) in .*weights\.pth"):
+            weights_from_file(spec, path, "archdsl", allow_pickle=True, ema=True)
+        return
+    found = weights_from_file(spec, path, "archdsl", allow_pickle=True, ema=True)
+    assert all(torch.equal(found.weights[name], tensor) for name, tensor in mean.items())
+    assert weights_from_file(spec, path, "archdsl", allow_pickle=True).weights.keys() == mean.keys()
+
+
 # --- heads ---------------------------------------------------------------------------------------------------------
 
 
@@ -217,6 +241,30 @@ def test_a_new_head_excuses_nothing_else():
     del weights["stem.proj.bias"]
     with pytest.raises(WeightsError, match=r"'stem\.proj\.bias'"):
         notes(weights, new_head=True)
+
+
+def test_a_new_head_is_offered_where_the_number_of_classes_alone_differs():
+    spec = load("micro_swin", set=TINY)
+    width = state()["head.fc.weight"].shape[1]
+    for weight, bias, offered in (
+        (torch.ones(5, width), torch.ones(5), True),
+        (torch.ones(5, 3), torch.ones(5), False),
+    ):
+        with pytest.raises(WeightsError) as caught:
+            archdsl.import_weights(spec, {**state(), "head.fc.weight": weight, "head.fc.bias": bias}, "archdsl")
+        hints = [problem.hint or "" for problem in caught.value.problems if "'head.fc.weight'" in problem.message]
+        assert ["--new-head" in hint for hint in hints] == [offered]
+
+
+def test_a_new_head_is_that_of_seed_0_unless_another_is_asked_for():
+    weights, spec = state(**{"head.classes": 5}), load("micro_swin", set=TINY)
+    heads = [
+        archdsl.import_weights(spec, weights, "archdsl", new_head=True, **seed)["head.fc.weight"]
+        for seed in ({}, {"seed": 0}, {"seed": 1})
+    ]
+    assert torch.equal(heads[0], heads[1]) and not torch.equal(heads[0], heads[2])
+    found = import_with_notes(spec, weights, "archdsl", new_head=True)
+    assert torch.equal(found.weights["head.fc.weight"], heads[0])
 
 
 # --- tables --------------------------------------------------------------------------------------------------------

@@ -216,7 +216,7 @@ def test_the_effort_follows_the_trials() -> None:
 
 
 def test_latencies_are_learnt_once_and_foreseen_near_what_is_measured(tmp_path: Path, timed: list[str]) -> None:
-    one = Fake(tmp_path)
+    one, begun = Fake(tmp_path), time.monotonic()
     one.run()
     assert len(timed) == EFFORT.segments + EFFORT.networks
     assert [event.text for event in one.events if isinstance(event, Step)] == [
@@ -233,6 +233,7 @@ def test_latencies_are_learnt_once_and_foreseen_near_what_is_measured(tmp_path: 
             inside.append(low <= record.values[1] <= high)
     assert len(errors) >= 4 and statistics.mean(errors) < 0.05 and statistics.mean(inside) > 0.5
     said = kept_in(tmp_path)["foresight"]["targets"][""]
+    assert 0 <= said["seconds"] <= time.monotonic() - begun
     assert said["foreseen"] < said["looked_at"] == len(networks_of(one.space))
 
 

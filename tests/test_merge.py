@@ -145,6 +145,30 @@ def test_all_files_together_have_a_limit(project, monkeypatch):
         load("mine.yaml", check=False)
 
 
+@pytest.mark.promise(3)
+def test_as_many_files_are_read_as_the_limit_says(project, monkeypatch):
+    (project / "mine.yaml").write_text("extends: base.yaml\n")
+    monkeypatch.setattr(files.Budget.__init__, "__defaults__", (2, limits.MAX_TOTAL_BYTES))
+    load("mine.yaml", check=False)
+    monkeypatch.setattr(files.Budget.__init__, "__defaults__", (1, limits.MAX_TOTAL_BYTES))
+    with pytest.raises(SpecError, match=r"^mine.yaml:1:10: one spec may be made of at most"):
+        load("mine.yaml", check=False)
+
+
+@pytest.mark.promise(3)
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="a file that says it is empty and is not")
+def test_the_limit_of_a_file_holds_for_what_is_read_of_it(project, monkeypatch):
+    at_limit = project / "at_limit.yaml"
+    at_limit.write_text(SPEC)
+    whole = load(at_limit, check=False)
+    monkeypatch.setattr(limits, "MAX_FILE_BYTES", len(SPEC.encode()))
+    assert load(at_limit, check=False) == whole, "not a byte is lost"
+    monkeypatch.setattr(limits, "MAX_FILE_BYTES", 100)
+    assert Path("/proc/self/status").stat().st_size == 0 < 100 < len(Path("/proc/self/status").read_bytes())
+    with pytest.raises(SpecError, match="a file may have at most 100 bytes"):
+        load("/proc/self/status", check=False)
+
+
 def test_a_missing_base_suggests_a_neighbour(project):
     (project / "mine.yaml").write_text("extends: bose.yaml\n")
     with pytest.raises(

@@ -125,3 +125,8 @@ def test_a_python_value_that_is_no_yaml_is_a_clean_error(value):
 def test_a_python_path_that_is_no_path_is_a_clean_error(key):
     with pytest.raises(SpecError, match=r"^set:1:\d+: "):
         loads(SPEC, set={key: 1}, check=False)
+
+
+def test_an_empty_value_points_behind_its_equals_sign():
+    with pytest.raises(SpecError, match=r"^--set:1:15: `depth` must be a whole number, but got `null`"):
+        loads(SPEC, set=["stages.0.depth="], check=False)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from statistics import fmean
@@ -20,9 +22,10 @@ from archdsl.language.space.choices import Assignment
 from archdsl.statistics import normal_cdf
 from archdsl.study.candidate import KnownCosts
 from archdsl.study.hypervolume import hypervolume, hypervolume_history, non_dominated, non_domination_ranks
-from archdsl.study.objectives import chosen
+from archdsl.study.objectives import Objective, chosen
+from archdsl.study.proposals.acquisition import Acquisition, Proposal
 from archdsl.study.proposals.ehvi import expected_improvement, halton
-from archdsl.study.proposals.encoding import Encoder
+from archdsl.study.proposals.encoding import CostColumns, Encoder
 from archdsl.study.proposals.gaussian_process import MOST_POINTS, GaussianProcess
 from archdsl.study.proposals.operators import crossed, mutated
 from archdsl.study.proposals.proposer import MOST_BUILT, MOST_LISTED, Proposer
@@ -194,6 +197,24 @@ def test_features_are_ranks_for_numbers_and_a_column_for_each_other_option() -> 
     assert rows.min() >= 0 and rows.max() <= 1
     assert (rows[0] != rows[1]).sum() == 1 + 2 + 1, "a depth, the two columns of a mapping, the choice in it"
     assert encode.key(low) != encode.key({**low, "stem.dim": 1})
+
+
+def test_a_choice_of_one_option_is_never_the_one_that_changes() -> None:
+    space, rng = loads_space(LARGE.replace("stem.dim: [8, 16, 24, 32]", "stem.dim: [8]")), random.Random(0)
+    for _ in range(100):
+        parent = space.sample(rng)
+        child = mutated(space, parent, rng)
+        assert child != parent and child["stem.dim"] == 0
+
+
+def test_only_more_than_one_number_in_rising_order_is_a_scale() -> None:
+    def width(options: str) -> int:
+        return Encoder(loads_space(LARGE.replace("[8, 16, 24, 32]", options)).choices)([{"stem.dim": 0}]).shape[1]
+
+    ordered = width("[8, 16, 24, 32]")
+    assert width("[8, 16]") == ordered
+    assert width("[16, 8, 24, 32]") == ordered - 1 + 4
+    assert width("[8]") == ordered, "one option tells nothing: one column, as for any other that is no number"
 
 
 # --- proposals -------------------------------------------------------------------------------------------------------
@@ -441,3 +462,62 @@ def test_the_work_of_a_proposal_is_bounded_after_thousands_of_trials(monkeypatch
 
 def test_writing_the_table_leaves_no_other_files(tmp_path: Path) -> None:
     assert sorted(path.name for path in write_fake_table(tmp_path).iterdir()) == ["fake.csv.gz", "fake.json"]
+
+
+# --- the acquisition -------------------------------------------------------------------------------------------------
+
+COUNTED = chosen((), ("accuracy", "params"))
+
+
+def acquisition(space: Space, objectives: Sequence[Objective] = COUNTED) -> Acquisition:
+    return Acquisition(Encoder(space.choices), objectives, {}, is_small=False)
+
+
+def test_the_first_network_is_of_middling_cost_where_costs_are_known() -> None:
+    space, rng = large(), random.Random(0)
+    candidates = [Proposal(space.sample(rng), {"params": float(10**i)}) for i in range(40)]
+    first = acquisition(space)
+    scores = first(candidates, first.observe([], [], rng), rng)
+    middle = np.flatnonzero(scores > 0)
+    assert set(middle) == set(range(15, 26)), "the places 15/40 … 25/40 are at most an eighth from the middle"
+    unknown = [Proposal(one.assignment) for one in candidates]
+    assert (first(unknown, first.observe([], [], rng), rng) > 0).all()
+
+
+def test_what_is_open_a_duplicate_or_without_choices_is_not_learnt_from() -> None:
+    space = large()
+    records = some_records(space, 4)
+    others = [
+        replace(records[0], number=4, duplicate_of=0),
+        replace(records[1], number=5, state="open"),
+        replace(records[2], number=6, assignment={}),
+    ]
+    seen = acquisition(space).observe([*records, *others], [], random.Random(0))
+    assert [record.number for record in seen.done] == [0, 1, 2, 3]
+
+
+def test_no_accuracy_above_one_is_hoped_for() -> None:
+    """At 0.99 an equally dear network can gain a hundredth; without that bound its sd alone would decide."""
+    space, rng = large(), random.Random(3)
+    best = [replace(record, values=(0.99, record.values[1])) for record in some_records(space, 6) if record.values]
+    ranked = acquisition(space, OBJECTIVES)
+    seen = ranked.observe(best, [], rng)
+    candidates = [Proposal(space.sample(rng), {"latency": latency}) for latency in (1e-3, 1e3) for _ in range(5)]
+    scores = ranked(candidates, seen, rng)
+    assert scores[:5].min() > 0 and scores[5:].max() < 1e-3 * scores[:5].min()
+
+
+def test_a_stopped_training_is_raised_by_what_the_others_gained_from_there() -> None:
+    space = large()
+    whole = [
+        replace(record, rungs={1: (mean - gain, 1.0)}, accuracy=fake_accuracy(mean), values=(mean, 1.0))
+        for record, mean, gain in zip(some_records(space, 3), (0.5, 0.6, 0.7), (0.1, 0.2, 0.4), strict=True)
+    ]
+    stopped = replace(
+        whole[0], number=3, state="pruned", values=None, rungs={}, accuracy=fake_accuracy(0.3, epochs=1, of_epochs=9)
+    )
+    columns = CostColumns(OBJECTIVES, ())
+    accuracies = -columns.observed([*whole, stopped])[:, 0]
+    assert accuracies == pytest.approx([0.5, 0.6, 0.7, 0.3 + 0.2]), "the median gain is 0.2"
+    timed = CostColumns(chosen((), ("latency", "params")), ())
+    assert timed.observed(whole).shape == (3, 3), "a study without accuracy has no gains"

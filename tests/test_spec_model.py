@@ -14,7 +14,7 @@ from archdsl.language import loads
 from archdsl.language.space.schema import schema
 from archdsl.language.text import limits
 from archdsl.language.text.limits import refuse_giant
-from archdsl.language.text.quantities import read_count, read_duration
+from archdsl.language.text.quantities import count_text, number_text, read_count, read_duration
 
 pytestmark = pytest.mark.usefixtures("toys")
 
@@ -185,6 +185,32 @@ def test_a_giant_is_refused_by_name():
     refuse_giant(spec, params=limits.MAX_PARAMS, macs=limits.MAX_MACS, activation_bytes=limits.MAX_ACTIVATION_BYTES)
     with pytest.raises(SpecError, match=r"^f.yaml:9:5: .*2_000_000_000 parameters, but this one has 3_000_000_000"):
         refuse_giant(spec, params=3_000_000_000, path=("stages", 0))
+
+
+@pytest.mark.parametrize(
+    ("setting", "most"),
+    [("input={size: {}}", 8192), ("input={size: [32, {}]}", 8192), ("input={size: 32, channels: {}}", 4096),
+     ("head={type: labels, classes: {}}", 10_000_000), ("stages.0.dim={}", 65_536)],
+)  # fmt: skip
+def test_sizes_have_limits_that_hold_at_their_boundary(setting: str, most: int) -> None:
+    loads(SPEC, set=[setting.replace("{}", str(most))], check=False)
+    with pytest.raises(SpecError, match=f"at most {most:_}|between 1 and {most:_}|{most}"):
+        loads(SPEC, set=[setting.replace("{}", str(most + 1))], check=False)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "–"), (999, "999"), (1000, "1.00k"), (-28_288_354, "-28.29M"), (4e9, "4.00G")],
+)
+def test_a_count_has_two_digits_behind_the_point(value: float | None, text: str) -> None:
+    assert count_text(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.123456, "0.1235"), (9_999, "9999"), (10_000, "10.00k"), (-10_000, "-10.00k")]
+)
+def test_a_number_has_four_digits(value: float, text: str) -> None:
+    assert number_text(value) == text
 
 
 # --- JSON Schema --------------------------------------------------------------------------------------------------

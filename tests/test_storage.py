@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import subprocess
@@ -22,6 +23,7 @@ from archdsl.cli.main import run
 from archdsl.errors import Place, StudyError
 from archdsl.study.storage import journal
 from archdsl.study.storage.journal import GuardedJournal
+from archdsl.study.storage.journal_records import record_of, unreadable_end
 from archdsl.study.storage.opening import forget_study, open_storage
 from archdsl.study.storage.study import storage_errors
 from archdsl.study.storage.urls import masked, shown, why_refused
@@ -309,6 +311,37 @@ def test_a_line_in_the_middle_is_named_and_the_study_goes_on_without_it(
     path.write_bytes(b"".join(lines))
     open_storage(path)
     assert finished(path) == [0.0, 1.0]
+
+
+@pytest.mark.parametrize("code", range(10))
+def test_a_record_without_what_its_replay_reads_is_none(code: int) -> None:
+    """Optuna 5.0 reads all of these; a newer Optuna may write others, which are left to it."""
+    fields = {
+        0: "study_name directions", 1: "study_id", 2: "study_id user_attr", 3: "study_id system_attr",
+        4: "study_id datetime_start", 5: "trial_id param_name param_value_internal distribution",
+        6: "trial_id state values", 7: "trial_id step intermediate_value", 8: "trial_id user_attr",
+        9: "trial_id system_attr",
+    }[code].split()  # fmt: skip
+    whole = {"op_code": code, "worker_id": "w", **dict.fromkeys(fields, 1)}
+
+    def line(record: dict[str, Any]) -> bytes:
+        return json.dumps(record).encode() + b"\n"
+
+    assert record_of(line(whole)) == whole
+    for field in ("worker_id", *fields):
+        assert record_of(line({key: value for key, value in whole.items() if key != field})) is None, field
+    newer = {"op_code": 10 + code, "worker_id": "w"}
+    assert record_of(line(newer)) == newer
+
+
+@pytest.mark.parametrize("length", [1, 2, 15, 16, 17, 31, 32, 33, 64])
+def test_the_unreadable_end_is_found_wherever_the_blocks_begin(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("archdsl.study.storage.journal_records._BLOCK_BYTES", 16)
+    record = b'{"op_code":99,"worker_id":"w"}\n'
+    for whole in (b"", record, record * 2):
+        for torn in (b"x" * length, b"x" * (length - 1) + b"\n", b"\n" + b"x" * length):
+            assert unreadable_end(io.BytesIO(whole + torn)) == len(whole), (whole, torn)
+        assert unreadable_end(io.BytesIO(whole)) == len(whole)
 
 
 @pytest.mark.parametrize("what", ["creates the study", "creates a trial"])

@@ -28,6 +28,7 @@ from archdsl.runs.search import search
 from archdsl.runs.search_parts import SearchParts
 from archdsl.runs.worker import work
 from archdsl.study.config import StudyConfig
+from archdsl.study.events import TrialEnded
 from archdsl.study.storage.opening import attributes_of, open_storage
 from archdsl.study.storage.process_identity import _started_and_state, this_process
 from archdsl.study.storage.store import StudyStore, study_lock
@@ -284,6 +285,47 @@ def test_stopping_asks_first_and_then_kills(tmp_path: Path, monkeypatch: pytest.
     assert [log.read_text().split() for log in logs] == [["ready", "heard"]] * 2
     assert not alive(pids)
     assert workers.pids == []
+
+
+def test_who_leads_reports_each_trial_of_its_workers_once(tmp_path: Path) -> None:
+    told: list[int] = []
+
+    def on_event(event: object) -> None:
+        if isinstance(event, TrialEnded):
+            told.append(event.record.number)
+
+    fake_campaign(tmp_path, trials=2).run()
+    leader = fake_campaign(tmp_path, trials=5, on_event=on_event)
+    leader.hand_over()
+
+    class InTurns:
+        """A worker that runs a trial whenever it is looked at."""
+
+        def start(self) -> None: ...
+        def stop(self) -> None: ...
+        def poll(self, progress: int) -> bool:
+            return bool(fake_campaign(tmp_path, trials=5, joins=True).run().records) and progress < 5
+
+    leader.lead(InTurns())
+    assert sorted(told) == [2, 3, 4], "those that were there before were reported then"
+
+
+def test_deaths_are_counted_from_the_last_trial_that_was_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("archdsl.study.workers.local.MOST_DEATHS", 1)
+    monkeypatch.setattr("archdsl.study.workers.local._RESTART_S", 0.0)
+    workers = LocalWorkers(
+        [sys.executable, "-c", "raise SystemExit(9)"], 1, environment=dict(os.environ), logs=tmp_path
+    )
+    workers.start()
+    for finished in range(4):  # a trial between two deaths: never one too many
+        (pid,) = workers.pids
+        wait_until(lambda pid=pid: not workers.pids or workers.pids != [pid])
+        wait_until(lambda finished=finished, pid=pid: workers.poll(finished) and workers.pids not in ([], [pid]))
+    with pytest.raises(StudyError, match="keep ending with exit code 9"):
+        look_on(workers)
+    workers.stop()
 
 
 # --- the study says what is to be done ------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import yaml
 
 from archdsl.errors import ArchError, SpecError
 from archdsl.language.text import limits, yaml_text
+from archdsl.language.text.node import YamlNode
 from archdsl.language.text.yaml_text import parse, scalar_of
 
 
@@ -172,6 +173,29 @@ def test_a_bomb_is_refused_or_harmless_in_a_tenth_of_a_second(name):
     error = error_of(BOMBS[name])
     assert time.process_time() - start < 0.1
     assert error is None or str(error).startswith("bomb.yaml:")
+
+
+def test_a_node_knows_how_many_values_it_holds_and_how_deep():
+    document = parse("a: {b: [1, 2], c: 3}\nd: 4\n", "f")
+    sizes = {"a": 5, "d": 1}
+    assert (document.size, document.height) == (7, 3)
+    assert {key: node.size for key, node in document.value.items()} == sizes
+    assert YamlNode.mapping(document.value, document.keys or {}, document.mark).size == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [1,\n  b: {2,\n  3]}\n", "while parsing a flow mapping that starts at line 2"),
+        ("a: 'x\n", "is never closed"),
+        ("a: @x\n", "f:1:4: found character that cannot start any token while scanning for the next token"),
+        ("%YAML 9.9\n---\na: 1\n", "f:1:1: found incompatible YAML document .syntax."),
+    ],
+)
+def test_a_syntax_error_says_what_was_being_read_where_the_reader_tells(text: str, message: str):
+    with pytest.raises(SpecError, match=message) as caught:
+        parse(text, "f")
+    assert "None" not in str(caught.value)
 
 
 def error_of(text: str) -> ArchError | None:
