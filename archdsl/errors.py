@@ -112,6 +112,10 @@ class ArchError(Exception):
         self.problems: tuple[Problem, ...] = (problems,) if isinstance(problems, Problem) else tuple(problems)
         super().__init__(self.text())
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """From one process to another, an error takes its problems along."""
+        return type(self), (self.problems,)
+
     @classmethod
     def at(cls, name: str, text: str, rule: str, message: str, hint: str | None = None) -> Self:
         """The error of one problem with something that came as an argument, not from a file.

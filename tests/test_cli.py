@@ -231,3 +231,23 @@ def test_doctor_names_every_runtime_and_what_brings_it(capsys):
     findings = {finding["subject"]: finding for finding in json.loads(capsys.readouterr().out)["findings"]}
     assert findings["runtime onnxruntime"]["ready"]
     assert not findings["runtime tensorrt"]["ready"]
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["bu"], ["plain,build"]),
+        (["show", "swin_free_b_br_dr1"], [f"plain,swin_free_b_br_dr{n}" for n in (12, 14, 16)]),
+        (["show", "quicks"], ["plain,quickstart"]),
+        (["build", "swin_t", "--preci"], ["plain,--precision"]),
+    ],
+)
+def test_a_shell_completes_commands_options_and_shipped_names(
+    words: list[str], found: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("_ARCHDSL_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", " ".join(["archdsl", *words]))
+    monkeypatch.setenv("COMP_CWORD", str(len(words)))
+    assert run([]) == 0
+    shown = capfd.readouterr()
+    assert [line for line in shown.out.splitlines() if not line.startswith("file,")] == found and not shown.err

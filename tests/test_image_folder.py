@@ -18,7 +18,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
-from toy_training import changed
+from toy_training import Refusing, changed
 
 from archdsl.errors import SpecError, TrainingError
 from archdsl.training import parse_source, train
@@ -178,6 +178,17 @@ def test_whatever_a_decoder_raises_is_a_file_that_cannot_be_read(tmp_path, monke
     monkeypatch.setattr(data.reader, "open", odd)
     list(data.train_batches(6, seed=0, epoch=0))
     assert data.corrupt == {broken: "NotImplementedError: Unimplemented pixel format 1"}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_of_ours_in_a_process_that_decodes_keeps_its_rule_and_hint(tmp_path, workers):
+    data = opened(write_images(tmp_path, train=2, val=1), workers=workers)
+    data.train_view = Refusing()  # type: ignore[assignment]  # what it returns never comes
+    with pytest.raises(TrainingError) as caught:
+        list(data.train_batches(2, seed=0, epoch=0))
+    (problem,) = caught.value.problems
+    assert (problem.rule, problem.message, problem.hint) == ("missing-library", "the library is missing", "install it")
+    data.close()
 
 
 def test_a_killed_decoding_process_is_told_and_the_next_training_gets_others(tmp_path):

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from archdsl.errors import Place, Problem, TrainingError
 from archdsl.training import Recipe
 from archdsl.training.data.synthetic import Pairs
 from archdsl.training.processes import share_of
@@ -78,3 +79,10 @@ def connects_halves(model: nn.Module, pairs: Pairs, *, num_images: int = 64) -> 
         plain, swapped = model(images[: min(num_images, half)]), model(images[half:][: min(num_images, half)])
     model.train(was_training)
     return bool((plain - swapped).abs().max() > 1e-4 * plain.abs().max())
+
+
+class Refusing:
+    """A view of images that no library here can make."""
+
+    def __call__(self, image: Any, seed: str) -> Any:
+        raise TrainingError(Problem(Place("training"), "missing-library", "the library is missing", "install it"))

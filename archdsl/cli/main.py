@@ -23,6 +23,8 @@ from archdsl.errors import ArchError
 from archdsl.parts.part import PLUGINS_VARIABLE
 from archdsl.study.storage.urls import masked, shown
 
+COMPLETES = "_ARCHDSL_COMPLETE"
+"""The environment variable by which a shell asks for completions: click answers it and exits."""
 COMMANDS = {
     "check": "archdsl.cli.check",
     "show": "archdsl.cli.show",
@@ -109,6 +111,8 @@ def _run(arguments: Sequence[str]) -> int:
         say_lines("interrupted", err=True)
         return 130
     except (Exception, SystemExit) as error:  # a library that exits does not decide the exit code
+        if isinstance(error, SystemExit) and COMPLETES in os.environ:  # click has printed what completes the line
+            return int(error.code or 0)
         if os.environ.get("ARCHDSL_DEBUG") and isinstance(error, Exception):
             raise
         message = masked(f"archdsl failed: {type(error).__name__}: {error}")

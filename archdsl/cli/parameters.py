@@ -7,9 +7,10 @@ from collections.abc import Collection
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from archdsl.errors import ArchError, SpecError
-from archdsl.language.text.files import StandardInput
+from archdsl.language.text.files import StandardInput, shipped_names
 from archdsl.language.text.quantities import read_duration
 from archdsl.suggestions import did_you_mean
 
@@ -38,6 +39,14 @@ class SpecName(click.ParamType):  # type: ignore[type-arg]
         known = ctx.meta if ctx is not None else {}
         found: StandardInput = known.setdefault(f"{__name__}.stdin", StandardInput())
         return found
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """The shipped names that begin so, and files."""
+        names = [*shipped_names("specs"), *shipped_names("search")]
+        return [
+            *(CompletionItem(name) for name in names if name.startswith(incomplete)),
+            CompletionItem(incomplete, "file"),
+        ]
 
 
 class Words(_Text):

@@ -250,35 +250,53 @@ class Images(ABC, Generic[Item]):
         at_once = max(1, min(batch, MOST_AT_ONCE))
         chunks = [list(requests[start : start + at_once]) for start in range(0, len(requests), at_once)]
         if self._loader is None:
-            self._loader = _loader(decoding, self.source.workers)
+            self._loader = _loader(
+                DecodingInWorker(self.reader, decoding.train_view, decoding.val_view), self.source.workers
+            )
         self._loader.batch_sampler[:] = chunks
         with safe_spawn():
             decoded = iter(self._loader)
         for views, errors in decoded:
-            yield from zip(views, errors, strict=True)
+            for view, error in zip(views, errors, strict=True):
+                if isinstance(error, ArchError):
+                    raise error
+                yield view, error
 
 
 class Decoding(Generic[Item]):
-    """What a worker process runs: `decoding[request]` is (view, None), or (an empty view, why there is none)."""
+    """`decoding[request]` is (view, None), or (an empty view, why there is none). Errors: ArchError of the view"""
 
     def __init__(self, reader: ImageReader[Item], train_view: View, val_view: CentreView):
         self.reader, self.train_view, self.val_view = reader, train_view, val_view
 
     def __getitem__(self, request: Request) -> tuple[Tensor, str | None]:
-        import torch
-
         item, seed = request
         try:
             image = self.reader.open(item)
         except ArchError:
             raise
         except Exception as error:  # whatever PIL's decoders raise: nearly anything, for a file that is damaged
-            empty = torch.zeros(self.reader.channels, *self.val_view.image_size)
-            return empty, f"{type(error).__name__}: {str(error)[:200]}"
+            return self.no_view(), f"{type(error).__name__}: {str(error)[:200]}"
         return (self.train_view(image, seed) if seed is not None else self.val_view(image)), None
 
+    def no_view(self) -> Tensor:
+        """What stands for the view of an image that has none: zeros of its shape."""
+        import torch
 
-def collated(decoded: list[tuple[Tensor, str | None]]) -> tuple[Tensor, list[str | None]]:
+        return torch.zeros(self.reader.channels, *self.val_view.image_size)
+
+
+class DecodingInWorker(Decoding[Item]):
+    """What a worker process runs: our own errors are returned, since torch would make other ones of them."""
+
+    def __getitem__(self, request: Request) -> tuple[Tensor, Any]:
+        try:
+            return super().__getitem__(request)
+        except ArchError as error:
+            return self.no_view(), error
+
+
+def collated(decoded: list[tuple[Tensor, Any]]) -> tuple[Tensor, list[Any]]:
     """What a worker decoded at once, as it sends it: views [n, C, H, W], and for each why there is none."""
     import torch
 
