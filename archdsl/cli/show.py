@@ -11,6 +11,8 @@ from archdsl.cli import options
 from archdsl.cli.output import print_json, print_rows, say, say_lines
 from archdsl.cli.parameters import SpecName
 from archdsl.compiler import compile, cost, identity
+from archdsl.errors import ArchError
+from archdsl.ir.graph import Graph
 from archdsl.language import Space, Spec, load_any
 from archdsl.language.architecture.lower import lower
 from archdsl.language.text.files import StandardInput
@@ -24,26 +26,38 @@ if TYPE_CHECKING:
     from archdsl.latency.predictor.predictions import Middle
 
 
-@click.command(epilog="Examples: archdsl show swin_free_t · archdsl show swin_b --set stages.2.depth=12 --json")
+@click.command(
+    epilog="Examples: archdsl show swin_free_t · archdsl show swin_b --set stages.2.depth=12 --svg > net.svg"
+)
 @click.argument("spec", metavar="SPEC", type=SpecName())
-@click.option("--graph", "as_graph", is_flag=True, help="Print the graph, one op a line, as it goes to the backend.")
+@click.option("--graph", "form", flag_value="graph", help="The graph, one op a line, as it goes to the backend.")
+@click.option("--svg", "form", flag_value="svg", help="A picture: maps with windows to scale, or a space's choices.")
+@click.option("--html", "form", flag_value="html", help="A page: the picture, and every stage's ops, folded.")
+@click.option("--mermaid", "form", flag_value="mermaid", help="A flow chart in the language of Mermaid.")
 @options.overrides
 @options.as_json
-def show(spec: str | StandardInput, as_graph: bool, overrides: tuple[str, ...], as_json: bool) -> int:
+def show(spec: str | StandardInput, form: str | None, overrides: tuple[str, ...], as_json: bool) -> int:
     """Show what SPEC is: maps, windows, shifts, parameters and MACs stage by stage, and what lowering changed.
 
     For a space: how many assignments, valid specs and distinct networks it holds, and what they cost.
 
+    `archdsl show swin_t --svg > swin_t.svg` draws it.
+
     Reorders count how often tokens are moved in memory: as the paper draws the network -> as it is compiled.
     """
+    if form is not None and as_json:
+        raise ArchError.at(f"--{form}", "", "usage", f"--{form} and --json are two forms of one result", "give one")
     loaded = load_any(spec, set=overrides)
     if isinstance(loaded, Space):
-        return _show_space(loaded, as_json=as_json)
+        return _show_space(loaded, form, as_json=as_json)
     graph, settled = lower(loaded), compile(loaded)
-    if as_graph:
+    if form == "graph":
         say_lines(settled.text())
         return 0
     stages = stage_facts(graph, settled)
+    if form is not None:
+        say_lines(_drawn(form, loaded, graph, settled, stages).rstrip("\n"))
+        return 0
     notes = [{"path": path, "note": note} for path, note in graph.notes]
     if as_json:
         head = {"name": loaded.name, "source": loaded.source, "hash": identity(loaded), **cost(loaded).as_json()}
@@ -51,6 +65,14 @@ def show(spec: str | StandardInput, as_graph: bool, overrides: tuple[str, ...], 
         return 0
     _print(loaded, stages, notes)
     return 0
+
+
+def _drawn(form: str, spec: Spec, graph: Graph, settled: Graph, stages: list[StageFacts]) -> str:
+    from archdsl.report.network_picture import network_mermaid, network_page, network_svg
+
+    if form == "svg":
+        return network_svg(spec, graph, stages)
+    return network_mermaid(spec, stages) if form == "mermaid" else network_page(spec, graph, settled, stages)
 
 
 def _print(spec: Spec, stages: list[StageFacts], notes: list[dict[str, str]]) -> None:
@@ -93,11 +115,19 @@ def _grouped(notes: list[dict[str, str]]) -> list[tuple[str, str]]:
     return [(f"{above}.{', '.join(lasts)}", sentence) for (above, sentence), lasts in groups.items()]
 
 
-def _show_space(space: Space, *, as_json: bool) -> int:
+def _show_space(space: Space, form: str | None, *, as_json: bool) -> int:
     """Print how large a space is, what can be chosen, and what its networks cost."""
     from archdsl.latency.predictor.predictions import known_latencies
 
+    if form not in (None, "svg"):
+        message, hint = f"--{form} is for a spec, and {space.name} is a space", "draw its choices with --svg"
+        raise ArchError.at(f"--{form}", "", "usage", message, hint)
     facts, target = space_facts(space), Target()
+    if form == "svg":
+        from archdsl.report.space_picture import space_svg
+
+        say_lines(space_svg(space, f"{facts.size.distinct} distinct networks").rstrip("\n"))
+        return 0
     latencies = known_latencies(space, target, TimingCache())
     if as_json:
         choices = [
