@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_image_folder import write_images
 from toy_training import Bright, changed, same, toy_network, weights
 
-from archdsl import load
+from archdsl import build, load
 from archdsl.errors import Place, SpecError, TrainingError
 from archdsl.language.text.files import shipped
 from archdsl.training import RECIPES, Training, parse_recipe, train
+from archdsl.training.data.imagefolder import ImageFolder
 from archdsl.training.data.views import MEAN, STD
 from archdsl.training.recipe import BuildFor, with_drop_path
 from archdsl.training.timm_parts import Augmentation, AugmentedView, Mixer, seeded
@@ -40,6 +42,41 @@ def test_the_swin_recipe_is_that_of_its_authors():
     assert swin.warmup * swin.epochs == pytest.approx(20) and swin.schedule == "cosine"
     assert (swin.mixup, swin.cutmix, swin.label_smoothing, swin.random_erasing) == (0.8, 1.0, 0.1, 0.25)
     assert (swin.auto_augment, swin.color_jitter, swin.ema_decay) == ("rand-m9-mstd0.5-inc1", 0.4, None)
+
+
+def test_the_resnet_recipe_is_that_of_bag_of_tricks():
+    resnet = RECIPES["resnet"]
+    assert (resnet.optimizer, resnet.lr, resnet.momentum, resnet.weight_decay, resnet.batch) == (
+        "sgd",
+        0.1,
+        0.9,
+        1e-4,
+        256,
+    )
+    assert (resnet.epochs, resnet.warmup * resnet.epochs, resnet.schedule) == (120, pytest.approx(5), "cosine")
+    assert (resnet.label_smoothing, resnet.mixup, resnet.cutmix, resnet.ema_decay) == (0.1, 0.0, 0.0, None)
+
+
+def test_the_convnext_recipe_is_that_of_its_paper():
+    convnext = RECIPES["convnext"]
+    assert (convnext.optimizer, convnext.lr, convnext.weight_decay, convnext.batch) == ("adamw", 4e-3, 0.05, 4096)
+    assert (convnext.epochs, convnext.warmup * convnext.epochs, convnext.ema_decay) == (300, pytest.approx(20), 0.9999)
+    assert (convnext.mixup, convnext.cutmix, convnext.label_smoothing, convnext.random_erasing) == (0.8, 1.0, 0.1, 0.25)
+    assert convnext.drop_path is None and load("convnext_s").drop_path == 0.4, "which the spec says"
+
+
+@pytest.mark.parametrize(
+    ("name", "spec"), [("resnet", "resnet_50"), ("convnext", "convnext_t"), ("swin", "micro_swin")]
+)
+def test_a_short_run_of_a_shipped_recipe_learns(timm, name, spec, tmp_path):
+    small = {"stages.*.depth": 1, "head.classes": 3, "input.size": 32}
+    widths = {"resnet_50": {"stages.0.dim": 32, "stem.dims": [8]}, "convnext_t": {"stem.dim": 8}, "micro_swin": {}}
+    data = ImageFolder(path=str(write_images(tmp_path, train=8, val=2)), workers=0).open((32, 32))
+    model = build(load(spec, set=small | widths[spec]), training=True)
+    before = [weight.clone() for weight in model.parameters()]
+    found = train(model, data, parse_recipe(name, epochs=2, batch=8), seed=0)
+    assert found.epochs == 2 and all(weight.isfinite().all() for weight in model.parameters())
+    assert any(not torch.equal(weight, old) for weight, old in zip(model.parameters(), before, strict=True))
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
