@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from archdsl import compiler
 from archdsl.evaluators import Evaluator, Stepwise
@@ -15,20 +15,12 @@ from archdsl.language.space.objectives import MEASURED
 from archdsl.language.text.quantities import exact_text
 from archdsl.latency import Timing
 from archdsl.study.early_stopping import SuccessiveHalving, train
-from archdsl.study.objectives import BadValues, Objective, named
+from archdsl.study.objectives import Objective, named
 from archdsl.study.predicted_latencies import Estimates, PredictedLatencies
 from archdsl.study.record import Record
+from archdsl.study.scoring import Bounds, Scoring
 from archdsl.study.storage.shared_results import SharedResults
 from archdsl.training import Accuracy
-
-
-class Bounds(Protocol):
-    """At least `min`, at most `max`; None is no limit."""
-
-    @property
-    def min(self) -> float | None: ...
-    @property
-    def max(self) -> float | None: ...
 
 
 @dataclass(frozen=True)
@@ -110,6 +102,7 @@ class Assessor:
         predicted: PredictedLatencies | None = None,
     ):
         self.space, self.objectives, self.constraints, self.seed = space, tuple(objectives), constraints or {}, seed
+        self.scoring = Scoring(self.objectives, self.constraints)
         self.predicted = predicted
         wanted = {objective.name for objective in objectives} | set(self.constraints)
         offered = latency if isinstance(latency, Mapping) else {} if latency is None else {"": latency}
@@ -177,14 +170,14 @@ class Assessor:
             on_step(named("latency", target))
             timing = take(candidate.spec)
             store(named("timing", target), timing.as_json())
-            values.update(self._measured(timing, target))
+            values.update(self.scoring.measured(timing, target))
             self._check(values, paid=True)
         if self.accuracy is not None:
             on_step("training")
             accuracy = self._trained(self.accuracy, candidate, values, store)
             store("accuracy", accuracy.as_json())
             values["accuracy"] = accuracy.mean
-        return [values[objective.name] for objective in self.objectives], self._violations(values)
+        return [values[objective.name] for objective in self.objectives], self.scoring.violations(values)
 
     def _trained(
         self, evaluator: Evaluator[Spec], candidate: Candidate, values: Mapping[str, float], store: Store
@@ -203,52 +196,12 @@ class Assessor:
             store=store,
         )
 
-    def _measured(self, timing: Timing, target: str) -> dict[str, float]:
-        """The values that a timing gives, by the study's names. Raises: BadValues"""
-        found: dict[str, float] = {
-            named("latency", target): timing.median_ms,
-            named("throughput", target): timing.images_per_second,
-        }
-        where, wanted = f"{timing.runtime} on {timing.device}", {objective.name for objective in self.objectives}
-        for kind, word, value, why in (
-            ("peak_memory", "memory", timing.peak_memory_bytes, ""),
-            ("energy", "energy", timing.energy_mj_per_image, timing.energy_note),
-        ):
-            name = named(kind, target)
-            if value is not None:
-                found[name] = value
-            elif name in wanted or name in self.constraints:
-                reason = f" ({why.removeprefix('unknown: ')})" if why else ""
-                raise BadValues(f"it is unknown how much {word} a network needs in {where}{reason}: leave {name} out")
-        return found
-
-    def values_of(self, record: Record) -> tuple[list[float], dict[str, float]]:
-        """The objectives' values and the violations of a record, as of `assess`. Raises: BadValues"""
-        values: dict[str, float] = {"params": record.params or 0, "macs": record.macs or 0}
-        if record.latency_estimate is not None:
-            values["latency_estimate"] = record.latency_estimate
-        for target, timing in record.timing_by_target.items():
-            values.update(self._measured(timing, target))
-        if record.accuracy is not None:
-            values["accuracy"] = record.accuracy.mean
-        return [values[objective.name] for objective in self.objectives], self._violations(values)
-
     def _check(self, values: Mapping[str, float], *, paid: bool) -> None:
-        violations = self._violations(values)
+        violations = self.scoring.violations(values)
         broken = [name for name, amount in violations.items() if amount > 0]
         if broken:
             message = "; ".join(_broken(name, values[name], self.constraints[name]) for name in broken)
             raise Infeasible(message, violations, paid=paid)
-
-    def _violations(self, values: Mapping[str, float]) -> dict[str, float]:
-        return {name: violation(values[name], bounds) for name, bounds in self.constraints.items() if name in values}
-
-
-def violation(value: float, bounds: Bounds) -> float:
-    """How far a value lies beyond its bounds, as a share of the bound; zero or less when it keeps to them."""
-    low = (bounds.min - value) / max(abs(bounds.min), 1e-12) if bounds.min is not None else float("-inf")
-    high = (value - bounds.max) / max(abs(bounds.max), 1e-12) if bounds.max is not None else float("-inf")
-    return max(low, high, -1e9)
 
 
 def _broken(name: str, value: float, bounds: Bounds) -> str:

@@ -23,10 +23,11 @@ from archdsl.language.architecture.model import Spec
 from archdsl.language.space.space import Space
 from archdsl.language.text.words import joined
 from archdsl.latency import Timing
-from archdsl.study.candidate import Assessor, Bounds, Candidate, KnownCosts
+from archdsl.study.candidate import Assessor, Candidate, KnownCosts
 from archdsl.study.early_stopping import SuccessiveHalving
 from archdsl.study.hypervolume import costs, hypervolume, non_dominated
 from archdsl.study.objectives import Objective
+from archdsl.study.scoring import Bounds
 from archdsl.suggestions import did_you_mean
 
 FORMAT = 1

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from archdsl.errors import ArchError, StudyError
@@ -27,64 +27,19 @@ from archdsl.latency import Timing
 from archdsl.study.candidate import Assessor
 from archdsl.study.events import Confirmed, Confirming, NotConfirmed
 from archdsl.study.front.pareto import front_of
+from archdsl.study.front.reevaluated import EACH, NetworkReevaluation, read_reevaluation, reevaluated
 from archdsl.study.front.reevaluation import Reevaluation
 from archdsl.study.interrupts import Interrupts
-from archdsl.study.objectives import BadValues, checked, named
-from archdsl.study.record import Record, read_json, read_timings, reason_of
+from archdsl.study.objectives import BadValues, named
+from archdsl.study.record import Record, reason_of
 from archdsl.study.storage.store import StudyStore
 from archdsl.study.storage.study import is_storage_error
-from archdsl.training.outcome import Accuracy, combined
+from archdsl.training.outcome import combined
 
 MOST_INTERLEAVED = 16
 """At most so many networks are interleaved: all are in memory at once, and a kill loses the timings of one such group.
 Neighbours on the front, whose order matters most, are in one group."""
 _ROUND = "confirming"
-_EACH = "confirmed:"
-
-
-@dataclass(frozen=True)
-class NetworkReevaluation:
-    """What the re-evaluation of one network has found.
-
-    timings: by the target's label; accuracy: over all seeds, those of the search included; None: not trained again
-    is_complete: whether that is all that was asked for; until then the network has the values of the search
-    """
-
-    timings: Mapping[str, Timing] = field(default_factory=dict)
-    accuracy: Accuracy | None = None
-    is_complete: bool = False
-
-    def untimed(self, asked: Reevaluation) -> list[str]:
-        """The targets on which the network has not been measured again."""
-        return [target for target in asked.retime if target not in self.timings]
-
-    def is_untrained(self, record: Record, asked: Reevaluation) -> bool:
-        """Whether seeds are missing that are asked for."""
-        if asked.retrain is None or record.accuracy is None:
-            return False
-        seeds = 0 if self.accuracy is None else len(self.accuracy.seeds)
-        return seeds < len(record.accuracy.seeds) + asked.num_seeds
-
-    def lacks(self, record: Record, asked: Reevaluation) -> bool:
-        """Whether any part of the re-evaluation is missing."""
-        return bool(self.untimed(asked)) or self.is_untrained(record, asked)
-
-    def as_json(self) -> dict[str, Any]:
-        """What the study stores of it."""
-        return {
-            "timings": {target: timing.as_json() for target, timing in self.timings.items()},
-            "accuracy": None if self.accuracy is None else self.accuracy.as_json(),
-            "complete": self.is_complete,
-        }
-
-
-def read_reevaluation(data: Any) -> NetworkReevaluation | None:
-    """The re-evaluation that `NetworkReevaluation.as_json` described; None for anything else."""
-    if not isinstance(data, Mapping) or not isinstance(data.get("timings"), Mapping):
-        return None
-    timings = read_timings(data["timings"])
-    is_complete = bool(data.get("complete")) and len(timings) == len(data["timings"])
-    return NetworkReevaluation(timings, read_json(Accuracy, data.get("accuracy")), is_complete)
 
 
 class FrontConfirmation:
@@ -114,19 +69,11 @@ class FrontConfirmation:
 
     def _of(self, record: Record) -> NetworkReevaluation:
         """The re-evaluation of a network so far."""
-        return read_reevaluation(self._store.read(f"{_EACH}{record.hash}")) or NetworkReevaluation()
+        return read_reevaluation(self._store.read(f"{EACH}{record.hash}")) or NetworkReevaluation()
 
     def applied(self, records: Sequence[Record]) -> tuple[Record, ...]:
         """The records, with the new values of the networks whose re-evaluation is complete."""
-        there = self._store.attributes()
-        known = {r.hash: read_reevaluation(there[f"{_EACH}{r.hash}"]) for r in records if f"{_EACH}{r.hash}" in there}
-
-        def as_known(record: Record) -> Record:
-            found = known.get(record.hash)
-            is_there = found is not None and found.is_complete and record.state == "complete"
-            return self._confirmed(record, found) if found is not None and is_there else record
-
-        return tuple(as_known(record) for record in records)
+        return reevaluated(records, self._store.attributes(), self._assessor.scoring)
 
     def confirm(self, records: Sequence[Record], left_s: float | None = None) -> None:
         """Re-evaluate the front of `records`, and the networks that enter it, until all members are re-evaluated.
@@ -221,35 +168,17 @@ class FrontConfirmation:
         """Store what the re-evaluation of a network has found, and report it when it is complete."""
         found = replace(found, is_complete=not found.lacks(record, self._asked))
         try:
-            now = self._confirmed(record, found)
+            now = found.applied_to(record, self._assessor.scoring)
         except BadValues as error:
             self._fail(record, str(error))
             return
-        self._write(f"{_EACH}{record.hash}", found.as_json())
+        self._write(f"{EACH}{record.hash}", found.as_json())
         if found.is_complete:
             self._on_event(Confirmed(now))
 
     def _fail(self, record: Record, reason: str) -> None:
         self._failed[record.hash or ""] = reason
         self._on_event(NotConfirmed(_name(record), reason))
-
-    def _confirmed(self, record: Record, found: NetworkReevaluation) -> Record:
-        """The record with the new values. Raises: BadValues"""
-        labelled = {target: timing for target, timing in found.timings.items() if target}
-        new = replace(
-            record,
-            timing=found.timings.get("", record.timing),
-            timings={**record.timings, **labelled},
-            accuracy=found.accuracy or record.accuracy,
-            before=record,
-        )
-        values, violations = self._assessor.values_of(new)
-        broken = [name for name, amount in violations.items() if amount > 0]
-        new = replace(new, values=tuple(checked(values, self._assessor.objectives)))
-        if not broken:
-            return new
-        reason = f"it violates its bounds when it is re-evaluated: {', '.join(broken)}"
-        return replace(new, state="infeasible", rule="infeasible", reason=reason)
 
     def _write(self, key: str, value: Any) -> None:
         with self._store.lock.held(durable=True):

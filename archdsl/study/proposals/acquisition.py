@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from archdsl.latency.predictor.predictor import LEVEL
 from archdsl.statistics import normal_cdf
-from archdsl.study.candidate import Bounds
 from archdsl.study.hypervolume import Array, non_domination_ranks
 from archdsl.study.objectives import Objective, objective_named
 from archdsl.study.proposals.ehvi import expected_improvement
 from archdsl.study.proposals.encoding import COUNTS, CostColumns, Encoder, cost_of
 from archdsl.study.proposals.gaussian_process import MOST_POINTS, GaussianProcess
 from archdsl.study.record import Record
+from archdsl.study.scoring import Bounds
 
 MARGIN = 0.05
 """How far the reference point lies beyond the worst values, as a share of their range."""

@@ -21,12 +21,13 @@ import numpy as np
 from archdsl.errors import ArchError
 from archdsl.language import Space
 from archdsl.language.space.choices import Assignment, assignments, num_assignments
-from archdsl.study.candidate import Bounds, KnownCosts
+from archdsl.study.candidate import KnownCosts
 from archdsl.study.objectives import Objective
 from archdsl.study.proposals.acquisition import Acquisition, Observations, Proposal
 from archdsl.study.proposals.encoding import Encoder, Key
 from archdsl.study.proposals.operators import crossed, mutated
 from archdsl.study.record import Record
+from archdsl.study.scoring import Bounds
 
 MOST_LISTED = 512
 """Spaces with at most so many assignments are listed; building each of them once takes a second or a few."""
