@@ -37,6 +37,8 @@ COMMANDS = {
     "eval": "archdsl.cli.eval",
     "search": "archdsl.cli.search",
     "worker": "archdsl.cli.worker",
+    "status": "archdsl.cli.status",
+    "report": "archdsl.cli.report",
     "cache": "archdsl.cli.cache",
     "schema": "archdsl.cli.schema",
     "doctor": "archdsl.cli.doctor",
@@ -73,6 +75,7 @@ def archdsl(plugins: tuple[str, ...]) -> None:
     archdsl train swin_t --data DIR      its weights and its accuracy
     archdsl eval out/ --data DIR         the accuracy of what is deployed
     archdsl search --objective latency   the front of accuracy against latency
+    archdsl status runs/quickstart       how far is a search?
     """
     if plugins:
         known = [path for path in os.environ.get(PLUGINS_VARIABLE, "").split(os.pathsep) if path]
