@@ -1,6 +1,6 @@
 """Writes the pages of docs/reference that are made from the code: commands and parts.
 
-    python docs/generate_reference.py
+    python docs/generate_reference.py [FOLDER]
 
 `tests/test_docs_site.py` fails where a page is not what this writes.
 """
@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import types
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -107,5 +108,6 @@ def _default(field: FieldInfo) -> str:
 PAGES = {"commands.md": commands_page, "parts.md": parts_page}
 
 if __name__ == "__main__":
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER
     for name, page in PAGES.items():
-        FOLDER.joinpath(name).write_text(page(), encoding="utf-8")
+        folder.joinpath(name).write_text(page(), encoding="utf-8")
