@@ -90,6 +90,8 @@ def emit(graph: Graph, *, kinds: Mapping[str, Kind] | None = None, source: str =
 def kinds_of(spec: Spec) -> dict[str, Kind]:
     """What the classes of a spec's parts are called and say, and which of their fields the spec sets."""
     parts: dict[str, Part] = {"stem": spec.stem, "head": spec.head}
+    parts |= {f"neck.{index}": neck for index, neck in enumerate(spec.neck)}
+    parts |= {f"heads.{named.name}": named.head for named in spec.heads}
     for index, stage in enumerate(spec.stages):
         if stage.downsample is not None:
             parts[f"stages.{index}.downsample"] = stage.downsample

@@ -23,6 +23,9 @@ from archdsl.suggestions import closest, did_you_mean
 STAGE_KEYS = ("block", "depth", "blocks", "dim", "downsample")
 """Keys of a stage that are the stage's own, not its blocks'; but see `blocks_take_dim`."""
 
+FIRST_REST = ("first", "rest")
+"""Keys of a value that the first block of a stage has of its own: `{first: 1, rest: 2}`."""
+
 
 def blocks_take_dim(cls: type[Part], stage: YamlNode) -> bool:
     """Whether a stage's `dim` is the width of its blocks: they take one, and nothing before them in the stage does."""
@@ -176,6 +179,9 @@ class PartReader:
             return [(item.plain(), item, (*where, index)) for index, item in enumerate(node.value)]
         if self._is_too_large(name, node, where):
             return None
+        if node.is_map and node.value.keys() == set(FIRST_REST):
+            first, rest = ((node.value[key].plain(), node.value[key], (*where, key)) for key in FIRST_REST)
+            return [first] + [rest] * (depth - 1)
         value = node.plain()
         try:
             values = run_part(cls, f"`spread` of `{cls.type_name}`", lambda: _spread_values(cls, name, value, depth))

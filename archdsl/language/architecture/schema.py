@@ -9,8 +9,8 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from archdsl.language.architecture.model import Header
-from archdsl.language.architecture.part_reader import takes_list
+from archdsl.language.architecture.model import Features, Header
+from archdsl.language.architecture.part_reader import FIRST_REST, takes_list
 from archdsl.language.text import limits
 from archdsl.parts.part import Part, PartKind, parts
 
@@ -35,7 +35,10 @@ def spec_schema() -> Json:
         "additionalProperties": False,
     }
     properties["stem"] = _part("stem", definitions)
+    properties["features"] = draft7(Features.model_json_schema())
+    properties["neck"] = {"type": "array", "maxItems": limits.MAX_STAGES, "items": _part("neck", definitions)}
     properties["head"] = _part("head", definitions)
+    properties["heads"] = _heads(definitions)
     definitions["stage"] = _stage(definitions)
     definitions["change"] = _change(definitions)
     stages = {"type": "array", "minItems": 1, "maxItems": limits.MAX_STAGES}
@@ -50,7 +53,8 @@ def spec_schema() -> Json:
         "if": {"required": ["extends"]},
         "then": {"properties": {"stages": {**stages, "items": {"$ref": REF + "change"}}}},
         "else": {
-            "required": ["stem", "stages", "head"],
+            "required": ["stem", "stages"],
+            "anyOf": [{"required": ["head"]}, {"required": ["heads"]}],
             "properties": {"stages": {**stages, "items": {"$ref": REF + "stage"}}},
         },
         "definitions": definitions,
@@ -93,9 +97,14 @@ def _fields(cls: type[Part], definitions: Json, *, each: bool = False) -> Json:
     return {
         name: field
         if takes_list(cls, name)
-        else {"anyOf": [_bare(field), {**many, "items": _bare(field)}], **_described(field)}
+        else {"anyOf": [_bare(field), {**many, "items": _bare(field)}, _first_rest(field)], **_described(field)}
         for name, field in found.items()
     }
+
+
+def _first_rest(field: Json) -> Json:
+    fields = {key: _bare(field) for key in FIRST_REST}
+    return _object("one value for the first block, another for the rest", fields, required=list(FIRST_REST))
 
 
 def _bare(field: Json) -> Json:
@@ -137,6 +146,25 @@ def _part(kind: PartKind, definitions: Json, key: str = "type") -> Json:
     definitions[f"{kind}.change"] = _object(description, fields, **{"not": {"required": [key]}})
     options.append({"$ref": f"{REF}{kind}.change"})
     return {"anyOf": options}
+
+
+def _heads(definitions: Json) -> Json:
+    """Output -> head: as `head`, and what it reads, and whether only training reads its output."""
+    known = parts("head")
+    own: Json = {
+        "tap": {"type": ["string", "null"], "description": "what it reads: `features.N`, a stage, a block or `stem`"},
+        "train": {"type": "boolean", "description": "whether only training reads its output"},
+    }
+    options: list[Json] = [{"type": "null"}, {"enum": sorted(known)}]
+    for name, cls in sorted(known.items()):
+        fields = {"type": {"const": name}, **_fields(cls, definitions), **own}
+        definitions[f"heads.{name}"] = _object(_summary(cls), fields, required=["type"])
+        options.append({"$ref": f"{REF}heads.{name}"})
+    changed: Json = {name: {} for cls in known.values() for name in cls.model_fields}
+    description = "fields of the head that this spec builds on"
+    definitions["heads.change"] = _object(description, {**changed, **own}, **{"not": {"required": ["type"]}})
+    options.append({"$ref": f"{REF}heads.change"})
+    return {"type": "object", "description": "heads by the name of their output", "additionalProperties": {"anyOf": options}}
 
 
 def _stage_fields(definitions: Json) -> Json:

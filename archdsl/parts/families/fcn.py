@@ -1,0 +1,62 @@
+"""Heads that answer for every pixel: a classifier at each place, and its maps brought to the size of the image."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from archdsl.ir.graph import Scope, Value
+from archdsl.ops.pointwise import Dropout
+from archdsl.ops.pooling import Resize
+from archdsl.parts.families.deeplab_weights import FCN_NAMES
+from archdsl.parts.fields import Classes, Dim, Rate
+from archdsl.parts.flow import Flow, as_planes
+from archdsl.parts.layers.convolutions import conv_norm_relu, convolution
+from archdsl.parts.part import Head, register
+
+
+@register("segmenter")
+class Segmenter(Head):
+    """A score for each class at each place: maybe a 3x3 convolution with batch norm and relu, then one of 1x1.
+
+    hidden: the width of the 3x3 convolution; null for none
+    dropout: before the last convolution
+    resize: `input` brings the maps to the size of the image (bilinear); `none` leaves them as they are
+    align_corners: whether resizing keeps the centres of the corners where they are
+
+    Source: FCN, arXiv 1411.4038
+    """
+
+    classes: Classes = 21
+    hidden: Dim | None = None
+    dropout: Rate = 0.0
+    resize: Literal["input", "none"] = "input"
+    align_corners: bool = False
+
+    def lower(self, g: Scope, flow: Flow) -> Flow:
+        x = as_planes(g, flow.x)
+        if (hidden := self._hidden(x)) is not None:
+            x = conv_norm_relu(g, x, hidden, 3, name="hidden")
+        if self.dropout:
+            x = g.add(Dropout(self.dropout), x, name="dropout")
+        x = convolution(g, x, self.classes, 1, bias=True, name="fc")
+        if self.resize == "input":
+            x = g.add(Resize(*flow.size, "bilinear", self.align_corners), x, name="resize")
+        return flow.to(x)
+
+    def _hidden(self, x: Value) -> int | None:
+        return self.hidden
+
+
+@register("fcn")
+class FcnHead(Segmenter):
+    """A segmenter whose 3x3 convolution is always there: by default a quarter as wide as the map that comes.
+
+    Source: FCN, arXiv 1411.4038, as torchvision builds it; upon an earlier stage, for training: arXiv 1612.01105
+    """
+
+    weight_names = FCN_NAMES
+
+    dropout: Rate = 0.1
+
+    def _hidden(self, x: Value) -> int:
+        return self.hidden or max(1, x.type.channels // 4)
