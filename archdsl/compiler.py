@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from archdsl.backends import backend
 from archdsl.errors import BackendError
 from archdsl.ir.graph import Graph
 from archdsl.json_fields import JsonFields
+from archdsl.language.architecture.backbone import backbone_of
 from archdsl.language.architecture.load import load
 from archdsl.language.architecture.lower import lower
 from archdsl.language.architecture.model import Spec
@@ -25,6 +26,8 @@ from archdsl.passes.runner import run_passes
 
 if TYPE_CHECKING:
     from torch import fx
+
+    from archdsl.backends.torch.feature_maps import FeatureModule
 
 AnySpec = Spec | str | os.PathLike[str]
 """A spec, or the name or path of one."""
@@ -182,7 +185,9 @@ def build(
     precision: str = "fp32",
     seed: int = 0,
 ) -> fx.GraphModule:
-    """A PyTorch module of the spec: images [B, C, H, W] -> logits [B, classes].
+    """A PyTorch module of the spec: images [B, C, H, W] -> logits [B, classes], of a segmenter [B, classes, H, W].
+
+    A network of several outputs gives a mapping of them by name.
 
     Args:
         spec: a spec, or the name or path of one
@@ -214,6 +219,39 @@ def build(
         _only_deployed(precision)
         module = torch_fx.emit(compile(spec, training=training), _of_form(spec, weights, training), seed=seed)
     return module
+
+
+def features(
+    spec: AnySpec, out: Sequence[str] | None = None, weights: Mapping[str, Any] | None = None, *, seed: int = 0
+) -> FeatureModule:
+    """The backbone of a spec as a PyTorch module: images [B, C, H, W] -> a list of feature maps, finest first.
+
+    Every map is planes [B, channels, height, width]. `feature_info` says their names, channels and strides.
+
+    Args:
+        spec: a spec, or the name or path of one
+        out: the parts that make the maps: `stem`, a stage (`stages.2`), a block (`stages.2.blocks.5`); by default what
+            the spec says under `features`, or every stage
+        weights: a state dict by archdsl's names, of the backbone or of the whole network; by default the initial
+            weights of `seed`
+        seed: of the initial weights
+    Raises: SpecError for a part that is not there, ShapeError where a part makes no map; WeightsError
+    Example:
+        >>> import archdsl, torch
+        >>> backbone = archdsl.features("micro_swin")
+        >>> backbone.feature_info.channels(), backbone.feature_info.reduction()
+        ([32, 64], [4, 8])
+        >>> [list(each.shape) for each in backbone(torch.zeros(2, 3, 32, 32))]
+        [[2, 32, 8, 8], [2, 64, 4, 4]]
+    """
+    from archdsl.backends.torch.feature_maps import as_features
+
+    given = as_spec(spec)
+    graph = compile(backbone_of(given, out))
+    if weights is not None:
+        behind = lower(given).tensors().keys() - graph.tensors().keys()
+        weights = {name: value for name, value in weights.items() if name not in behind}
+    return as_features(backend("torch").emit(graph, weights, seed=seed), graph)
 
 
 def export_onnx(

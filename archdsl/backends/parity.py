@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -40,6 +40,13 @@ def in_batches(run: Callable[[Array], Array], images: Array, batch: int | None) 
     size = -(-len(images) // batch) * batch
     filled = np.resize(images, (size, *images.shape[1:]))
     return np.concatenate([run(filled[i : i + batch]) for i in range(0, size, batch)])[: len(images)]
+
+
+def as_one(outputs: Sequence[Array]) -> Array:
+    """All outputs of a network as one array: the only one as it is, several side by side, [N, numbers]."""
+    if len(outputs) == 1:
+        return outputs[0]
+    return np.concatenate([each.reshape(len(each), -1) for each in outputs], axis=1)
 
 
 @dataclass(frozen=True)

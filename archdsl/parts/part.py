@@ -89,9 +89,10 @@ class Neck(PlainPart):
 
 
 class Head(PlainPart):
-    """Features -> what the network is for."""
+    """Features -> what the network is for. reads_maps: whether it reads the feature maps beside the last one"""
 
     kind = "head"
+    reads_maps: ClassVar[bool] = False
 
 
 P = TypeVar("P", bound=type[Part])

@@ -86,7 +86,9 @@ class EndsReader:
             for index, tap in enumerate(found.taps):
                 self._check_tap(tap, taps.value[index], ("features", "taps", index), depths)
             if len(set(found.taps)) < len(found.taps):
-                self.complaints.add(taps.mark, "duplicate-key", "each tap may be named once", None, ("features", "taps"))
+                self.complaints.add(
+                    taps.mark, "duplicate-key", "each tap may be named once", None, ("features", "taps")
+                )
         return found
 
     def _check_tap(self, tap: str, node: YamlNode, path: Path, depths: Sequence[int] | None) -> None:
@@ -165,5 +167,7 @@ class EndsReader:
             self._check_tap(node.value, node, path, depths)
         elif num_features is not None and int(node.value.partition(".")[2]) >= num_features:
             known = listed([f"features.{index}" for index in range(num_features)])
-            self.complaints.add(node.mark, "unknown-name", f"there is no {quoted(node.value)}", f"One of {known}.", path)
+            self.complaints.add(
+                node.mark, "unknown-name", f"there is no {quoted(node.value)}", f"One of {known}.", path
+            )
         return node.value

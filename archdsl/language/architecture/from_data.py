@@ -19,6 +19,7 @@ from archdsl.language.text.node import YamlNode, node_of
 from archdsl.parts.fields import FROM_DATA
 from archdsl.parts.flow import Flow
 
+
 def wants_classes(spec: Spec) -> bool:
     """Whether the spec leaves the number of its classes to the data."""
     return FROM_DATA in [getattr(head, "classes", None) for head in (spec.head, *(each.head for each in spec.heads))]

@@ -44,7 +44,7 @@ def lower(spec: Spec, *, regular: bool = False) -> Graph:
     lowering.made["stem"] = flow.x
     for index, stage in enumerate(spec.stages):
         flow = lowering.stage(f"stages.{index}", flow, stage)
-    if spec.features is not None or spec.neck:
+    if _wants_maps(spec):
         flow = lowering.features(flow, spec.features or Features())
     for index, neck in enumerate(spec.neck):
         flow = lowering.part(f"neck.{index}", flow, neck, neck.lower)
@@ -57,6 +57,12 @@ def lower(spec: Spec, *, regular: bool = False) -> Graph:
     if not regular:
         spec._graph = lowering.graph
     return lowering.graph
+
+
+def _wants_maps(spec: Spec) -> bool:
+    """Whether anything behind the stages reads more than the last value."""
+    tapped = any((named.tap or "").startswith("features.") for named in spec.heads)
+    return spec.features is not None or bool(spec.neck) or tapped or spec.head.reads_maps
 
 
 class _Lowering:
@@ -127,8 +133,7 @@ class _Lowering:
         if tap in self.made:
             return flow.to(self.made[tap])
         maps = list(flow.features.values())
-        index = int(tap.rpartition(".")[2])
-        return flow.to(maps[index]) if index < len(maps) else flow
+        return flow.to(maps[int(tap.rpartition(".")[2])]) if maps else flow
 
     def part(self, path: str, flow: Flow, part: Part, lower: Callable[[Scope, Flow], Flow]) -> Flow:
         what = f"`lower` of the {part.kind} `{part.type_name}`"

@@ -164,7 +164,11 @@ def _heads(definitions: Json) -> Json:
     description = "fields of the head that this spec builds on"
     definitions["heads.change"] = _object(description, {**changed, **own}, **{"not": {"required": ["type"]}})
     options.append({"$ref": f"{REF}heads.change"})
-    return {"type": "object", "description": "heads by the name of their output", "additionalProperties": {"anyOf": options}}
+    return {
+        "type": "object",
+        "description": "heads by the name of their output",
+        "additionalProperties": {"anyOf": options},
+    }
 
 
 def _stage_fields(definitions: Json) -> Json:

@@ -33,7 +33,12 @@ class PyramidPooling(Neck):
 
     dim: Dim = 512
     out: Dim | None = None
-    scales: Annotated[tuple[Annotated[int, Field(ge=1, le=1024)], ...], Field(min_length=1, max_length=8)] = (1, 2, 3, 6)
+    scales: Annotated[tuple[Annotated[int, Field(ge=1, le=1024)], ...], Field(min_length=1, max_length=8)] = (
+        1,
+        2,
+        3,
+        6,
+    )
     align_corners: bool = False
     dropout: Rate = 0.0
 

@@ -35,9 +35,10 @@ def with_features(g: Scope, flow: Flow, taps: Mapping[str, Value], *, norm: Norm
 class FeaturesHead(Head):
     """No head: what the network gives are its feature maps, finest first, each by the path of the part that made it.
 
-    Source: what detectors and segmenters put upon a backbone, as in arXiv 1612.03144
+    Source: what detectors and segmenters are put upon, as in arXiv 1612.03144
     """
 
+    reads_maps = True
+
     def lower(self, g: Scope, flow: Flow) -> Flow:
-        maps = flow.maps or {"features": as_planes(g, flow.x)}
-        return replace(flow, x=list(maps.values())[0], results=maps)
+        return replace(flow, results=flow.maps)
