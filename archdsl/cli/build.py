@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from archdsl.backends.onnx.dialects import DIALECTS
+from archdsl.backends.parity import agreement_text
 from archdsl.backends.precision import PRECISIONS
 from archdsl.builds.config import KINDS, BuildConfig
 from archdsl.cli import options
@@ -258,10 +259,9 @@ def _parity(made: dict[str, Any]) -> str:
     parity = made["parity"]
     if parity is None:
         return f"not run: {made['unmeasured']}"
-    return (
-        f"max error {parity['max_rel_error']:.1e} of the largest output, cosine {parity['cosine']:.6f}, "
-        f"top-1 agrees on {parity['top1_agreement']:.0%} of {parity['images']} images ({made['run_by']})"
-    )
+    agreement = agreement_text(parity["top1_agreement"], parity["images"], parity["pixels"])
+    error = f"max error {parity['max_rel_error']:.1e} of the largest output, cosine {parity['cosine']:.6f}"
+    return f"{error}, {agreement} ({made['run_by']})"
 
 
 def _accuracy(scores: Mapping[str, Any]) -> str:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-
 NUMBERED = ("features", "neck")
 """First words of paths that a number follows: parts of a list."""
 

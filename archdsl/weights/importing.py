@@ -125,9 +125,9 @@ def import_with_notes(
 
 
 def names_of(spec: Spec) -> dict[str, WeightNames]:
-    """The names of the spec's tensors by source of weights: those of its parts, or of all blocks where these have none."""
+    """The names of the spec's tensors by source of weights: those of its parts, or of all blocks if those have none."""
     blocks: dict[str, type[Part]] = {block.type_name: type(block) for stage in spec.stages for block in stage.blocks}
-    families = [cls for cls in blocks.values() if cls.weight_names] or parts("block").values()
+    families = [cls for cls in blocks.values() if cls.weight_names] or list(parts("block").values())
     families += [type(part) for part in (*spec.neck, spec.head) if part.weight_names]
     known = dict.fromkeys(source for cls in parts("block").values() for source in cls.weight_names)
     tables = {source: [cls.weight_names[source] for cls in families if source in cls.weight_names] for source in known}

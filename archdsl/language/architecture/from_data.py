@@ -46,10 +46,11 @@ def put_classes(tree: YamlNode, num_classes: int) -> YamlNode:
     What describes the network goes: it cannot have known the number.
     """
     heads = tree.get("heads")
-    named = [("heads", name) for name, head in heads.value.items() if _asks(head)] if heads is not None else []
-    for path in named or [("head",)]:
-        steps = [PathStep(name, tree.mark) for name in (*path, "classes")]
-        tree = change(tree, steps, lambda old: YamlNode(num_classes, tree.mark if old is None else old.mark))
+    mark = tree.mark
+    named = [f"heads.{name}" for name, head in heads.value.items() if _asks(head)] if heads is not None else []
+    for path in named or ["head"]:
+        steps = [PathStep(name, mark) for name in (*path.split("."), "classes")]
+        tree = change(tree, steps, lambda old: YamlNode(num_classes, mark if old is None else old.mark))
     return tree.without(*DESCRIBING_THE_NETWORK)
 
 

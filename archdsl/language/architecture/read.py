@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any, TypeVar, cast, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from archdsl.language.architecture.ends import EndsReader, read_model
 from archdsl.language.architecture.model import Header, Spec, Stage, find
 from archdsl.language.architecture.part_reader import PartReader, blocks_take_dim
 from archdsl.language.text import limits
-from archdsl.language.text.explain import Complaints, explain
-from archdsl.language.text.node import Path, YamlNode, is_finite
+from archdsl.language.text.explain import Complaints
+from archdsl.language.text.node import Path, YamlNode
 from archdsl.language.text.render import shown
 from archdsl.parts.part import Block, Downsample, Part, PartKind, Stem, parts
 

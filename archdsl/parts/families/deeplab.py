@@ -10,12 +10,12 @@ from pydantic import Field
 from archdsl.ir.graph import Scope
 from archdsl.ops.joining import Concat
 from archdsl.ops.pointwise import Dropout
-from archdsl.ops.pooling import AdaptivePool, Resize
+from archdsl.ops.pooling import AdaptivePool
 from archdsl.parts.families.deeplab_weights import WEIGHT_NAMES
 from archdsl.parts.fields import Dim, Rate
 from archdsl.parts.flow import Flow
 from archdsl.parts.layers.convolutions import conv_norm_relu
-from archdsl.parts.layers.pyramid import need_maps
+from archdsl.parts.layers.pyramid import need_maps, resized
 from archdsl.parts.part import Neck, register
 
 
@@ -44,7 +44,7 @@ class AtrousPyramid(Neck):
             for index, rate in enumerate(self.rates)
         ]
         mean = conv_norm_relu(g, g.add(AdaptivePool(1, 1), x, name="image.pool"), self.dim, 1, name="image")
-        seen.append(g.add(Resize(*x.type.shape[1:], "bilinear"), mean, name="image.resize"))
+        seen.append(resized(g, mean, x, name="image.resize"))
         y = conv_norm_relu(g, g.add(Concat(), *seen, name="concat"), self.dim, 1, name="project")
         y = g.add(Dropout(self.dropout), y, name="dropout") if self.dropout else y
         return replace(flow, x=y, maps={tap: y})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from archdsl.ir.graph import Scope, Value
+from archdsl.ir.graph import Scope
 from archdsl.ops.pointwise import Dropout
 from archdsl.ops.pooling import Resize
 from archdsl.parts.families.deeplab_weights import FCN_NAMES
@@ -34,17 +34,19 @@ class Segmenter(Head):
 
     def lower(self, g: Scope, flow: Flow) -> Flow:
         x = as_planes(g, flow.x)
-        if (hidden := self._hidden(x)) is not None:
+        if hidden := self.hidden_width(x.type.channels):
             x = conv_norm_relu(g, x, hidden, 3, name="hidden")
         if self.dropout:
             x = g.add(Dropout(self.dropout), x, name="dropout")
         x = convolution(g, x, self.classes, 1, bias=True, name="fc")
         if self.resize == "input":
-            x = g.add(Resize(*flow.size, "bilinear", self.align_corners), x, name="resize")
+            x = g.add(Resize(*flow.size, align_corners=self.align_corners), x, name="resize")
         return flow.to(x)
 
-    def _hidden(self, x: Value) -> int | None:
-        return self.hidden
+    def hidden_width(self, dim: int) -> int:
+        """The width of the 3x3 convolution on a map `dim` wide; 0 for none."""
+        del dim
+        return self.hidden or 0
 
 
 @register("fcn")
@@ -58,5 +60,5 @@ class FcnHead(Segmenter):
 
     dropout: Rate = 0.1
 
-    def _hidden(self, x: Value) -> int:
-        return self.hidden or max(1, x.type.channels // 4)
+    def hidden_width(self, dim: int) -> int:
+        return self.hidden or max(1, dim // 4)

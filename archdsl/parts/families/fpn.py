@@ -69,9 +69,7 @@ class Fuse(Neck):
     def lower(self, g: Scope, flow: Flow) -> Flow:
         maps = need_maps("fuse", flow)
         (tap, finest), others = maps[0], maps[1:]
-        seen = [
-            resized(g, x, finest, "bilinear", name=f"resize.{index}") for index, (_, x) in enumerate(others, start=1)
-        ]
+        seen = [resized(g, x, finest, name=f"resize.{index}") for index, (_, x) in enumerate(others, start=1)]
         y = g.add(Concat(), finest, *seen, name="concat") if seen else finest
         y = conv_norm_relu(g, y, self.dim, 3, name="bottleneck")
         return replace(flow, x=y, maps={tap: y})

@@ -10,11 +10,11 @@ from pydantic import Field
 from archdsl.ir.graph import Scope
 from archdsl.ops.joining import Concat
 from archdsl.ops.pointwise import Dropout
-from archdsl.ops.pooling import AdaptivePool, Resize
+from archdsl.ops.pooling import AdaptivePool
 from archdsl.parts.fields import Dim, Rate
 from archdsl.parts.flow import Flow
 from archdsl.parts.layers.convolutions import conv_norm_relu
-from archdsl.parts.layers.pyramid import need_maps
+from archdsl.parts.layers.pyramid import need_maps, resized
 from archdsl.parts.part import Neck, register
 
 
@@ -44,13 +44,12 @@ class PyramidPooling(Neck):
 
     def lower(self, g: Scope, flow: Flow) -> Flow:
         tap, x = need_maps("ppm", flow)[-1]
-        size = x.type.shape[1:]
         seen = [x]
         for index, scale in enumerate(self.scales):
             here = g.at(f"pools.{index}")
             y = here.add(AdaptivePool(scale, scale), x, name="pool")
             y = conv_norm_relu(g, y, self.dim, 1, name=f"pools.{index}")
-            seen.append(here.add(Resize(*size, "bilinear", self.align_corners), y, name="resize"))
+            seen.append(resized(here, y, x, align_corners=self.align_corners, name="resize"))
         y = conv_norm_relu(g, g.add(Concat(), *seen, name="concat"), self.out or self.dim, 3, name="bottleneck")
         y = g.add(Dropout(self.dropout), y, name="dropout") if self.dropout else y
         return replace(flow, x=y, maps={**flow.maps, tap: y})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from archdsl.errors import RuleBroken
 from archdsl.ir.graph import Scope, Value
 from archdsl.ops.pooling import Resize
@@ -15,8 +17,16 @@ def need_maps(neck: str, flow: Flow) -> list[tuple[str, Value]]:
     return list(flow.maps.items())
 
 
-def resized(g: Scope, x: Value, like: Value, mode: str, *, align_corners: bool = False, name: str) -> Value:
+def resized(
+    g: Scope,
+    x: Value,
+    like: Value,
+    mode: Literal["bilinear", "nearest"] = "bilinear",
+    *,
+    align_corners: bool = False,
+    name: str,
+) -> Value:
     """`x` at the size of `like`; as it is where it has that size."""
     height, width = like.type.shape[1:]
-    how = "nearest" if mode == "nearest" else "bilinear"
-    return g.add_unless(x.type.shape[1:] == (height, width), Resize(height, width, how, align_corners), x, name=name)
+    same = x.type.shape[1:] == (height, width)
+    return g.add_unless(same, Resize(height, width, mode, align_corners), x, name=name)
