@@ -118,7 +118,8 @@ def deploy_graph(
     if weights is None:
         weights = initial_weights(graph, seed)
     else:
-        check_weights(graph, weights)
+        weights = _for_inference(graph, weights)
+        check_weights(graph.inference(), weights)
     graph = graph.inference()
     numbers = as_arrays({name: weights[name] for name in graph.tensors()})
     network = run_passes(Network(graph, numbers), pipelines.DEPLOYMENT)[0]
@@ -355,14 +356,15 @@ def _only_deployed(precision: str) -> None:
 
 
 def _of_form(spec: AnySpec, weights: Mapping[str, Any] | None, training: bool) -> Mapping[str, Any] | None:
-    """A whole state dict without what only training reads, where that is left out. Errors: WeightsError"""
-    whole = lower(as_spec(spec))
-    if weights is None or training or not whole.training_outputs:
-        return weights
-    from archdsl.backends.initial import check_weights
+    """A state dict without what only training reads, where that is left out."""
+    return weights if weights is None or training else _for_inference(lower(as_spec(spec)), weights)
 
-    check_weights(whole, weights)
-    left = whole.tensors().keys() - whole.inference().tensors().keys()
+
+def _for_inference(graph: Graph, weights: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A state dict without what only training reads, if it has that."""
+    if not graph.training_outputs:
+        return weights
+    left = graph.tensors().keys() - graph.inference().tensors().keys()
     return {name: value for name, value in weights.items() if name not in left}
 
 
