@@ -361,10 +361,14 @@ def _of_form(spec: AnySpec, weights: Mapping[str, Any] | None, training: bool) -
 
 
 def _for_inference(graph: Graph, weights: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A state dict without what only training reads, if it has that."""
+    """A state dict without what only training reads, which it has whole or not at all. Errors: WeightsError"""
     if not graph.training_outputs:
         return weights
+    from archdsl.backends.initial import check_weights
+
     left = graph.tensors().keys() - graph.inference().tensors().keys()
+    if left & weights.keys():
+        check_weights(graph, weights)
     return {name: value for name, value in weights.items() if name not in left}
 
 

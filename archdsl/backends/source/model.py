@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
@@ -14,6 +15,9 @@ from archdsl.backends.source.tree import ModuleTree, Submodule, Unit
 from archdsl.backends.source.writer import Writer, input_names
 from archdsl.ir.graph import Input
 from archdsl.ir.paths import stage_of
+
+
+DOC_WIDTH = 110
 
 
 @dataclass(eq=False)
@@ -46,7 +50,10 @@ class NetworkClass:
         body = [fill(code) for code in writer.body(names, outputs, self._end(writer))]
         own = [fill(code) for code in (*writer.tensors, *writer.init)]
         init = ["super().__init__()", *self._parts(), *own]
-        text = [f"class {self.name}(nn.Module):", f'    """{doc}"""', "", "    def __init__(self) -> None:"]
+        said = textwrap.wrap(doc, DOC_WIDTH)
+        said = [*said[:-1], f'{said[-1]}"""'] if len(said) == 1 else [*said, '"""']
+        text = [f"class {self.name}(nn.Module):", f'    """{said[0]}', *(f"    {line}" for line in said[1:]), ""]
+        text += ["    def __init__(self) -> None:"]
         head = signature(names.values(), 1)
         if len(outputs) > 1:
             both = len(graph.inference().outputs) == 1

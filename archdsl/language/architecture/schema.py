@@ -39,6 +39,8 @@ def spec_schema() -> Json:
     properties["neck"] = {"type": "array", "maxItems": limits.MAX_STAGES, "items": _part("neck", definitions)}
     properties["head"] = _part("head", definitions)
     properties["heads"] = _heads(definitions)
+    said = "one value for the first block, another for the rest"
+    definitions["each"] = _object(said, {key: {} for key in FIRST_REST}, required=list(FIRST_REST))
     definitions["stage"] = _stage(definitions)
     definitions["change"] = _change(definitions)
     stages = {"type": "array", "minItems": 1, "maxItems": limits.MAX_STAGES}
@@ -97,14 +99,9 @@ def _fields(cls: type[Part], definitions: Json, *, each: bool = False) -> Json:
     return {
         name: field
         if takes_list(cls, name)
-        else {"anyOf": [_bare(field), {**many, "items": _bare(field)}, _first_rest(field)], **_described(field)}
+        else {"anyOf": [_bare(field), {**many, "items": _bare(field)}, {"$ref": f"{REF}each"}], **_described(field)}
         for name, field in found.items()
     }
-
-
-def _first_rest(field: Json) -> Json:
-    fields = {key: _bare(field) for key in FIRST_REST}
-    return _object("one value for the first block, another for the rest", fields, required=list(FIRST_REST))
 
 
 def _bare(field: Json) -> Json:
