@@ -16,7 +16,6 @@ from archdsl.backends.source.writer import Writer, input_names
 from archdsl.ir.graph import Input
 from archdsl.ir.paths import stage_of
 
-
 DOC_WIDTH = 110
 
 
