@@ -250,8 +250,7 @@ def features(
     given = as_spec(spec)
     graph = compile(backbone_of(given, out))
     if weights is not None:
-        behind = lower(given).tensors().keys() - graph.tensors().keys()
-        weights = {name: value for name, value in weights.items() if name not in behind}
+        weights = _without(weights, lower(given).tensors().keys() - graph.tensors().keys())
     return as_features(backend("torch").emit(graph, weights, seed=seed), graph)
 
 
@@ -369,7 +368,13 @@ def _for_inference(graph: Graph, weights: Mapping[str, Any]) -> Mapping[str, Any
     left = graph.tensors().keys() - graph.inference().tensors().keys()
     if left & weights.keys():
         check_weights(graph, weights)
-    return {name: value for name, value in weights.items() if name not in left}
+    return _without(weights, left)
+
+
+def _without(weights: Mapping[str, Any], left: Set[str]) -> dict[str, Any]:
+    """A state dict without these tensors, and without the step counters of batch norms among them."""
+    counters = {f"{name.removesuffix('.running_var')}.num_batches_tracked" for name in left}
+    return {name: value for name, value in weights.items() if name not in left and name not in counters}
 
 
 def as_spec(spec: AnySpec) -> Spec:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+from math import prod
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import load_torchvision
@@ -16,7 +18,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import archdsl
+from archdsl.backends.onnx.dialects import dialect_for
+from archdsl.backends.parity import parity_of
+from archdsl.backends.trt.engine import RTX, Batches, EngineOptions, emit
+from archdsl.builds.config import BuildConfig
+from archdsl.builds.write import write_build
+from archdsl.cli.main import run
+from archdsl.compiler import deploy
 from archdsl.language.architecture.load import load
+from archdsl.passes.runner import run_passes
+from archdsl.weights.writing import write_weights
 
 SHALLOW = {f"stages.{i}.depth": 2 for i in range(4)}
 
@@ -58,21 +69,22 @@ def test_counts_equal_the_reference(row: dict[str, str]):
 
 
 def of_torchvision(name: str) -> nn.Module:
-    """torchvision's network with two blocks a stage, and its head for training."""
+    """torchvision's network with one or two blocks a stage, and its head for training."""
     load_torchvision()
     from torchvision.models.resnet import Bottleneck, ResNet
     from torchvision.models.segmentation import deeplabv3, fcn
 
-    backbone = ResNet(Bottleneck, [2, 2, 2, 2], replace_stride_with_dilation=[False, True, True])
+    backbone = ResNet(Bottleneck, [1, 1, 2, 2], replace_stride_with_dilation=[False, True, True])
     module: Any = {"deeplabv3": deeplabv3._deeplabv3_resnet, "fcn": fcn._fcn_resnet}[name]
     return module(backbone, 21, True)
 
 
 @pytest.mark.parametrize(("name", "spec"), [("deeplabv3", "deeplabv3_resnet_50"), ("fcn", "fcn_resnet_50")])
 def test_outputs_equal_torchvisions_with_its_weights(name: str, spec: str):
-    size = (72, 56)
+    size = (56, 40)
     theirs = settled(of_torchvision(name), size)
-    small = load(spec, set=SHALLOW | {"input.size": list(size)})
+    shallow = {f"stages.{i}.depth": depth for i, depth in enumerate((1, 1, 2, 2))}
+    small = load(spec, set=shallow | {"input.size": list(size)})
     mine = archdsl.build(small, archdsl.import_weights(small, theirs.state_dict(), "torchvision"), training=True).eval()
     x = images(2, *size)
     with torch.inference_mode():
@@ -227,3 +239,108 @@ def between_corners(x: Tensor, height: int, width: int) -> Tensor:
         high = (low + 1).clamp(max=side - 1)
         x = x.index_select(axis, low) * (1 - share) + x.index_select(axis, high) * share
     return x
+
+
+# --- every backend ----------------------------------------------------------------------------------------------------
+
+NARROW = {"stages.0.dim": 32} | {f"stages.{i}.depth": 1 for i in range(4)}
+DILATED = NARROW | {"stages.2.dim": 64, "stages.3.dim": 128, "heads.aux.hidden": 8}
+TINY = {
+    "deeplabv3_resnet_50": DILATED | {"input.size": [40, 56], "neck.0.dim": 16, "heads.logits.hidden": 16},
+    "fcn_resnet_50": DILATED | {"input.size": [40, 56], "heads.logits.hidden": 16},
+    "fpn_resnet_50": NARROW | {"input.size": [64, 96], "neck.0.dim": 16},
+    "pspnet_50": DILATED | {"input.size": [57, 41], "neck.0.dim": 16},
+    "upernet_swin_t": {f"stages.{i}.depth": 2 for i in range(4)} | UPERNET | OF_TWO | {"input.size": [64, 96]},
+    "upernet_convnext_t": {f"stages.{i}.depth": 1 for i in range(4)} | UPERNET | {"input.size": [64, 96]},
+}
+"""A network of each kind that is small, and not square."""
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_every_backend_answers_alike_at_every_pixel(name: str, tmp_path: Path):
+    spec = load(name, set=TINY[name])
+    module = telling_module(spec)
+    whole = {**archdsl.build(spec, training=True).state_dict(), **module.state_dict()}
+    kinds = ("torch", "source", "onnx", "pt2")[: 4 if name in ("fcn_resnet_50", "fpn_resnet_50") else 3]
+    config = BuildConfig(spec, whole, emit=kinds, batch=None)
+    facts = write_build(config, tmp_path / "out")
+    by_kind = {made["kind"]: made["parity"] for made in facts["artefacts"]}
+    assert tuple(by_kind) == kinds
+    maps = len(facts.get("outputs", ())) > 1
+    for kind, parity in by_kind.items():
+        assert parity["max_rel_error"] <= 1e-4, kind
+        assert parity["pixels"] == (1 if maps else prod(spec.input.size)), kind
+        assert parity["top1_agreement"] >= 0.9999, kind
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_openvino_answers_alike(name: str, tmp_path: Path):
+    openvino = pytest.importorskip("openvino")
+    spec = load(name, set=TINY[name])
+    module, x = telling_module(spec), images(2, *spec.input.size)
+    archdsl.export_onnx(spec, tmp_path / "m.onnx", module.state_dict(), batch=2)
+    with torch.inference_mode():
+        want = module(x)
+    compiled = openvino.Core().compile_model(str(tmp_path / "m.onnx"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    found = compiled(x.numpy())
+    for name_, other in want.items() if isinstance(want, dict) else [("logits", want)]:
+        got = found[compiled.output(name_)]
+        assert difference(torch.from_numpy(got), other) <= 1e-4
+        assert (got.argmax(1) == other.numpy().argmax(1)).mean() >= 0.9999
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_the_real_tensorrt_builder_takes_each_in_fp16(name: str):
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX has wheels for Linux on x86-64 alone")
+    batches = {"pspnet_50": Batches(1, 2, 4)}.get(name, Batches.only(1))  # one of them for several batch sizes
+    network, dialect = deploy(load(name, set=TINY[name]), precision="fp16"), dialect_for("tensorrt-rtx")
+    network = run_passes(network, dialect.passes(None if name == "pspnet_50" else 1))[0]
+    options = EngineOptions.ahead(("sm86",), {}, batches=(batches,))
+    engine = emit(network.graph, network.weights, options=options, product=RTX, dialect=dialect)
+    assert len(engine.plan) > 50_000 and engine.notes == ()
+    parts = {origin.partition("/")[0].split(".")[0] for kernel in engine.kernels for origin in kernel.origins}
+    assert parts >= {"stem", "stages"} | ({"neck"} if load(name).neck else {"head"})
+
+
+@pytest.mark.parametrize("name", ["deeplabv3_resnet_50", "upernet_swin_t"])
+def test_every_weight_learns_from_the_outputs_of_training(name: str):
+    spec = load(name, set=TINY[name] | {"drop_path": 0})
+    module = telling(archdsl.build(spec, training=True)).train()
+    outputs = module(images(2, *spec.input.size))
+    assert list(outputs) == ["logits", "aux"]
+    sum(functional.cross_entropy(each, torch.zeros(2, *spec.input.size).long()) for each in outputs.values()).backward()
+    for path, parameter in module.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), path
+
+
+def test_the_parity_of_maps_is_that_of_their_pixels():
+    want = np.zeros((2, 3, 4, 5), np.float32)
+    want[:, 1] = 1
+    got = want.copy()
+    got[0, 2, 0, 0] = 1.5
+    parity = parity_of(got, want, "fp32")
+    assert (parity.images, parity.pixels, parity.top1_agreement) == (2, 20, 39 / 40)
+    assert not parity.passed and parity.max_rel_error == 1.5
+    assert "top-1 agrees on 97.5% of the pixels of 2 images" in str(parity)
+    assert parity_of(want, want, "fp32").passed
+
+
+# --- no task yet ------------------------------------------------------------------------------------------------------
+
+
+def test_segmentation_is_not_a_task_yet(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    spec = load("fcn_resnet_50", set=TINY["fcn_resnet_50"])
+    (tmp_path / "net.yaml").write_text(spec.to_yaml())
+    file = str(tmp_path / "net.yaml")
+    archdsl.export_onnx(spec, tmp_path / "net.onnx")
+    weights = tmp_path / "w.safetensors"
+    write_weights(weights, archdsl.build(spec, training=True).state_dict())
+    for words in (
+        ["train", file, "--data", "synthetic", "--out", str(tmp_path / "out")],
+        ["eval", file, "--data", "synthetic", "--weights", str(weights), "--from", "archdsl"],
+        ["eval", str(tmp_path / "net.onnx"), "--data", "synthetic"],
+    ):
+        assert run(words) == 1
+        said = capsys.readouterr().err
+        assert "segmentation is not a task yet" in said and "[task]" in said, words
+    assert not (tmp_path / "out").exists()

@@ -104,11 +104,11 @@ class NetworkClass:
         others = [part for part in self.root.children if not part.path.startswith("stages.")]
         made = {part.path: f"self.{part.path} = {_made(part)}" for part in others if "." not in part.path}
         made |= {word: f"self.{word} = {_group(parts)}" for word, parts in self.groups.items()}
-        first, *rest = dict.fromkeys(part.path.partition(".")[0] for part in others)
-        lines.append(made[first])
+        words = list(dict.fromkeys(part.path.partition(".")[0] for part in others))
+        lines += [made[word] for word in words[:1]]
         if self.stages:
             lines.append(f"self.stages = nn.Sequential({', '.join(self._stage(stage) for stage in self.stages)})")
-        return lines + [made[word] for word in rest]
+        return lines + [made[word] for word in words[1:]]
 
     def _stage(self, stage: StageParts) -> str:
         """The code that makes a stage."""

@@ -57,7 +57,6 @@ def _shares(bounds: list[tuple[int, int]], side: int) -> Array:
 
 def _resize(e: Emission, op: Resize, x: Operand) -> Operand:
     """To a size of four numbers, the first two of which are those of the input where the batch is dynamic."""
-    empty = e.constant(np.zeros(0, np.float32), "none", "f32")
     if e.batch is None and e.lead:
         sides = e.integers(op.height, op.width, name="size")
         outer = e.op("Slice", e.op("Shape", x), e.integers(0), e.integers(2), e.integers(0))
@@ -68,7 +67,7 @@ def _resize(e: Emission, op: Resize, x: Operand) -> Operand:
     if op.mode == "bilinear":
         corners = "align_corners" if op.align_corners else "half_pixel"
         how = {"mode": "linear", "coordinate_transformation_mode": corners}
-    return e.op("Resize", x, empty, empty, sizes, **how)
+    return e.op("Resize", x, None, None, sizes, **how)
 
 
 EMITTERS: Emitters = {Pool2d: _pool, AdaptivePool: _adaptive_pool, Resize: _resize}
