@@ -25,7 +25,11 @@ from archdsl.builds.config import BuildConfig
 from archdsl.builds.write import write_build
 from archdsl.cli.main import run
 from archdsl.compiler import deploy
-from archdsl.language.architecture.load import load
+from archdsl.errors import ArchError, SpecError, WeightsError
+from archdsl.language.architecture.from_data import with_classes
+from archdsl.language.architecture.load import load, loads
+from archdsl.language.architecture.lower import lower
+from archdsl.language.space.space import _content
 from archdsl.passes.runner import run_passes
 from archdsl.weights.writing import write_weights
 
@@ -344,3 +348,100 @@ def test_segmentation_is_not_a_task_yet(tmp_path: Path, capsys: pytest.CaptureFi
         said = capsys.readouterr().err
         assert "segmentation is not a task yet" in said and "[task]" in said, words
     assert not (tmp_path / "out").exists()
+
+
+# --- the language -----------------------------------------------------------------------------------------------------
+
+SWIN = "{name: net, extends: micro_swin, "
+
+
+def network(text: str) -> Any:
+    return loads(SWIN + text + "}")
+
+
+def test_heads_that_are_named_replace_the_head_that_is_inherited_and_the_reverse():
+    named = network("heads: {logits: {type: segmenter, classes: 3}, aux: {type: fcn, tap: stages.0, train: true}}")
+    assert [each.name for each in named.heads] == ["logits", "aux"] and named.head is named.heads[0].head
+    graph = lower(named)
+    assert list(graph.outputs) == ["logits", "aux"] and graph.training_outputs == {"aux"}
+    assert graph.outputs["aux"].type.shape == (21, 32, 32)
+    assert str(named.locate("head.classes")) == str(named.locate("heads.logits.classes"))
+    both = {"heads.aux": None, "heads.mask": {"type": "segmenter", "tap": "stem", "resize": "none"}}
+    changed = load("upernet_swin_t", set=both)
+    assert list(lower(changed).outputs) == ["logits", "mask"] and not lower(changed).training_outputs
+    assert lower(changed).outputs["mask"].type.shape == (21, 128, 128)
+    back = loads("{name: net, extends: upernet_swin_t, neck: null, head: {type: segmenter, resize: none}}")
+    assert back.heads == () and lower(back).outputs["logits"].type.shape == (21, 16, 16)
+
+
+def test_a_value_for_the_first_block_and_one_for_the_rest():
+    spec = load("deeplabv3_resnet_50", set=DILATED | {"stages.3.depth": 3})
+    assert [block.dilation for block in spec.stages[3].blocks] == [2, 4, 4]
+    assert load("pspnet_50").stages[3].blocks[0].dilation == 4
+    with pytest.raises(SpecError, match=r"`dilation.rest` must be at most 64, but got `70`"):
+        load("pspnet_50", set={"stages.3.dilation": {"first": 1, "rest": 70}})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("neck: [{type: ppm, scale: 2}]", "unknown key `scale`"),
+        ("neck: ppm", "`neck` must be a list"),
+        ("neck: [ppn]", "no neck called `ppn`"),
+        ("features: {taps: [stages.0, stages.4]}", "no part `stages.4`"),
+        ("features: {taps: [stages.0.blocks.2]}", "no part `stages.0.blocks.2`"),
+        ("heads: {aux: fcn}", "`logits` is missing"),
+        ("heads: {logits: fcn, aux: {type: fcn, tap: features.2}}", "no `features.2`"),
+        ("heads: {logits: {type: fcn, train: true}}", "no output of training alone"),
+        ("heads: {logits: fcn, aux: {type: fcn, train: 1}}", "`train` must be true or false"),
+        ("heads: {logits: fcn, ../x: fcn}", "an output is called by"),
+        ("heads: {logits: fcn}, head: fcn", "do not go together"),
+        ("neck: [{type: fpn, dim: 8, top: keep}]", "must be 8 wide, but got"),
+        ("input: {size: dynamic}", "heights and widths are fixed when a network is built"),
+        ("input: {size: [dynamic, 32]}", "dynamic ones are refused"),
+        ("stem: {cls: true}, stages: [{window: 1}, {}], head: segmenter", "needs a map"),
+    ],
+)
+def test_what_is_wrong_is_told_at_its_place(text: str, message: str):
+    with pytest.raises(ArchError, match=message) as caught:
+        network(text)
+    assert "<text>:1:" in str(caught.value)
+
+
+def test_classes_from_data_reach_every_head_that_asks():
+    spec = loads(
+        SWIN + "heads: {logits: {type: segmenter, classes: data}, aux: {type: fcn, classes: data}}}", check=False
+    )
+    assert [each.head.classes for each in with_classes(spec, 5).heads] == [5, 5]
+
+
+def test_networks_that_differ_in_their_ends_alone_are_other_networks():
+    one = load("upernet_swin_t")
+    others = [{"neck.0.scales": [1, 2]}, {"heads.aux.hidden": 128}, {"features.norm_eps": 1e-6}]
+    assert all(load("upernet_swin_t", set=change) != one for change in others)
+    assert len({_content_text(load("upernet_swin_t", set=change)) for change in others}) == 3
+
+
+def _content_text(spec: Any) -> str:
+    return repr(_content(spec))
+
+
+def test_a_classifier_s_weights_fill_the_backbone(timm: ModuleType):
+    small = load("upernet_swin_t", set=TINY["upernet_swin_t"])
+    options = {
+        "embed_dim": WIDTH,
+        "depths": (2,) * 4,
+        "num_heads": (3, 6, 12, 24),
+        "window_size": 2,
+        "img_size": (64, 96),
+    }
+    theirs = timm.create_model("swin_tiny_patch4_window7_224", **options)
+    said: list[str] = []
+    weights = archdsl.import_weights(small, theirs.state_dict(), "timm", new_head=True, say=said.append)
+    assert torch.equal(
+        weights["stages.2.blocks.1.mlp.fc1.weight"], theirs.state_dict()["layers.2.blocks.1.mlp.fc1.weight"]
+    )
+    assert any("a new head:" in note and "tensors, such as 'features.0.norm.weight'" in note for note in said)
+    assert archdsl.build(small, weights).eval()(images(1, 64, 96)).shape == (1, 5, 64, 96)
+    with pytest.raises(WeightsError, match="another network"):
+        archdsl.import_weights(small, theirs.state_dict(), "timm")

@@ -39,7 +39,12 @@ def spelt_out(node: YamlNode, key: str) -> YamlNode:
     return node
 
 
+FIXED_SIZES = "heights and widths are fixed when a network is built, so dynamic ones are refused: build one a size"
+
+
 def _both_sides(value: Any) -> Any:
+    if "dynamic" in (value if isinstance(value, list | tuple) else [value]):
+        raise PydanticCustomError("size", "Input should be a number: {rule}", {"rule": FIXED_SIZES})
     if isinstance(value, int) and not isinstance(value, bool):
         return (value, value)
     if isinstance(value, list | tuple):

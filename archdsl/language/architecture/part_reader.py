@@ -23,6 +23,8 @@ from archdsl.suggestions import closest, did_you_mean
 STAGE_KEYS = ("block", "depth", "blocks", "dim", "downsample")
 """Keys of a stage that are the stage's own, not its blocks'; but see `blocks_take_dim`."""
 
+DEFAULTED: tuple[PartKind, ...] = ("stem", "block", "downsample", "head")
+"""Kinds of parts whose fields `defaults` sets. A neck has norms and activations of its own design."""
 FIRST_REST = ("first", "rest")
 """Keys of a value that the first block of a stage has of its own: `{first: 1, rest: 2}`."""
 
@@ -137,7 +139,8 @@ class PartReader:
                     lost.add(closest(name, fields) or "")
             else:
                 given[name] = (value.plain(), value, where)
-        for name, value in (self.defaults.value if self.defaults is not None else {}).items():
+        defaults = self.defaults if cls.kind in DEFAULTED else None
+        for name, value in (defaults.value if defaults is not None else {}).items():
             if name in fields and name not in own:
                 given[name] = (value.plain(), value, ("defaults", name))
         beyond = {name for name, entry in given.items() if not self._is_bounded(name, entry[1], entry[2])}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar, cast, get_args
+from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel
 
 from archdsl.language.architecture.ends import EndsReader, read_model
 from archdsl.language.architecture.model import Header, Spec, Stage, find
-from archdsl.language.architecture.part_reader import PartReader, blocks_take_dim
+from archdsl.language.architecture.part_reader import DEFAULTED, PartReader, blocks_take_dim
 from archdsl.language.text import limits
 from archdsl.language.text.explain import Complaints
 from archdsl.language.text.node import Path, YamlNode
@@ -140,7 +140,7 @@ class _Reader:
         if not defaults.is_map:
             self.complaints.must_be("a mapping", defaults, ("defaults",))
             return
-        classes = [part for kind in get_args(PartKind) for part in parts(kind).values()]
+        classes = [part for kind in DEFAULTED for part in parts(kind).values()]
         known = sorted({name for part in classes for name in part.model_fields})
         for key in defaults.value:
             if key not in known:

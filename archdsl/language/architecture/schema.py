@@ -5,12 +5,12 @@ It is made from the models and the registered parts, so a new block is known to 
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import BaseModel
 
 from archdsl.language.architecture.model import Features, Header
-from archdsl.language.architecture.part_reader import FIRST_REST, takes_list
+from archdsl.language.architecture.part_reader import DEFAULTED, FIRST_REST, takes_list
 from archdsl.language.text import limits
 from archdsl.parts.part import Part, PartKind, parts
 
@@ -30,7 +30,7 @@ def spec_schema() -> Json:
     }
     properties["defaults"] = {
         "type": "object",
-        "description": "values for any field of that name that is not set",
+        "description": "values for any field of that name that is not set, but for those of necks",
         "properties": _all_fields(definitions),
         "additionalProperties": False,
     }
@@ -205,7 +205,7 @@ def _change(definitions: Json) -> Json:
 def _all_fields(definitions: Json) -> Json:
     """Every field of every part, as `defaults` may set it: any form that some part takes."""
     forms: dict[str, list[Json]] = {}
-    for kind in get_args(PartKind):
+    for kind in DEFAULTED:
         for cls in parts(kind).values():
             for name, field in properties_of(cls, definitions).items():
                 form = _bare(field)

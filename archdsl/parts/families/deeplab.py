@@ -27,6 +27,8 @@ class AtrousPyramid(Neck):
     rates: the dilations of the 3x3 convolutions
     dropout: behind the last convolution
 
+    The batch norm of what is pooled to one place needs batches of two or more to learn.
+
     Source: DeepLabV3, arXiv 1706.05587, section 3.3 (the rates for a map of stride 8)
     """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from archdsl.errors import RuleBroken
 from archdsl.ir.graph import Scope
 from archdsl.ops.pointwise import Dropout
 from archdsl.ops.pooling import Resize
@@ -33,6 +34,9 @@ class Segmenter(Head):
     align_corners: bool = False
 
     def lower(self, g: Scope, flow: Flow) -> Flow:
+        if flow.x.type.order is None:
+            hint = "use a stem without a class token"
+            raise RuleBroken(f"an answer for every pixel needs a map, but got {flow.x.type}", hint=hint)
         x = as_planes(g, flow.x)
         if hidden := self.hidden_width(x.type.channels):
             x = conv_norm_relu(g, x, hidden, 3, name="hidden")

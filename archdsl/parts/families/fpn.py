@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
+from archdsl.errors import RuleBroken
 from archdsl.ir.graph import Scope, Value
 from archdsl.ops.joining import Concat
 from archdsl.ops.norm import BatchNorm
@@ -40,6 +41,13 @@ class FeaturePyramid(Neck):
         above: Value | None = None
         for index, (tap, x) in reversed(list(enumerate(maps))):
             kept = self.top == "keep" and above is None
+            if kept and x.type.channels != self.dim:
+                raise RuleBroken(
+                    f"the coarsest map is kept as it is, so it must be {self.dim} wide, but got {x.type}",
+                    field="dim",
+                    hint=f"set dim to {x.type.channels}, or `top: lateral`",
+                    rule="wrong-value",
+                )
             lateral = x if kept else self._conv(g, x, 1, f"lateral.{index}")
             if above is not None:
                 lateral = g.add(Add(), lateral, resized(g, above, x, self.resize, name=f"resize.{index}"), name="sum")

@@ -28,6 +28,8 @@ class PyramidPooling(Neck):
     align_corners: whether resizing the pooled maps keeps the centres of the corners where they are
     dropout: behind the 3x3 convolution
 
+    The batch norm of what is pooled to one place needs batches of two or more to learn.
+
     Source: PSPNet, arXiv 1612.01105, section 3.2
     """
 
