@@ -21,7 +21,7 @@ from archdsl.parts.part import Part, PartKind, parts
 
 FOLDER = Path(__file__).parent / "reference"
 KINDS: dict[PartKind, str] = {
-    "stem": "Stems", "block": "Blocks", "downsample": "Downsamplings", "head": "Heads",
+    "stem": "Stems", "block": "Blocks", "downsample": "Downsamplings", "neck": "Necks", "head": "Heads",
 }  # fmt: skip
 WIDTH = 100
 
@@ -54,8 +54,8 @@ def parts_page() -> str:
     lines = [
         "# Parts",
         "",
-        "Everything that `stem`, `block`, `downsample` and `head` may name. A block's field may also be a list with "
-        "one value for each block of its stage. A field without a default must be given, by the part or by `defaults`.",
+        "Everything that `stem`, `block`, `downsample`, `neck` and `head` may name. A block's field may also be a list "
+        "with one value for each block of its stage. A field without a default must be given, by the part or by `defaults`.",
         "",
     ]
     for kind, title in KINDS.items():
