@@ -55,7 +55,8 @@ def parts_page() -> str:
         "# Parts",
         "",
         "Everything that `stem`, `block`, `downsample`, `neck` and `head` may name. A block's field may also be a list "
-        "with one value for each block of its stage. A field without a default must be given, by the part or by `defaults`.",
+        "with one value for each block of its stage. A field without a default must be given, by the part or by "
+        "`defaults`.",
         "",
     ]
     for kind, title in KINDS.items():
