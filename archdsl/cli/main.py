@@ -29,6 +29,7 @@ COMMANDS = {
     "check": "archdsl.cli.check",
     "show": "archdsl.cli.show",
     "list": "archdsl.cli.list",
+    "diff": "archdsl.cli.diff",
     "build": "archdsl.cli.build",
     "bench": "archdsl.cli.bench",
     "profile": "archdsl.cli.profile",
@@ -68,6 +69,7 @@ def archdsl(plugins: tuple[str, ...]) -> None:
     archdsl check my_net.yaml            is it right, and what does it cost?
     archdsl show swin_free_t             stage by stage
     archdsl list 'swin*'                 the specs that come with archdsl
+    archdsl diff swin_t swin_free_t      what is different between two
     archdsl build swin_t -o out/         PyTorch weights, ONNX model, spec
     archdsl bench swin_t swin_free_t     which is faster here?
     archdsl profile swin_t               where does its time go?
