@@ -347,7 +347,12 @@ def test_segmentation_is_not_a_task_yet(tmp_path: Path, capsys: pytest.CaptureFi
     archdsl.export_onnx(spec, tmp_path / "net.onnx")
     weights = tmp_path / "w.safetensors"
     write_weights(weights, archdsl.build(spec, training=True).state_dict())
+    space = (
+        "{name: s, base: net.yaml, choices: {head.hidden: [8, 16]}, objectives: {accuracy: {train: {data: synthetic}}}}"
+    )
+    (tmp_path / "space.yaml").write_text(space.replace("head.hidden", "heads.logits.hidden"))
     for words in (
+        ["search", str(tmp_path / "space.yaml"), "--trials", "2", "--out", str(tmp_path / "out")],
         ["train", file, "--data", "synthetic", "--out", str(tmp_path / "out")],
         ["eval", file, "--data", "synthetic", "--weights", str(weights), "--from", "archdsl"],
         ["eval", str(tmp_path / "net.onnx"), "--data", "synthetic"],
