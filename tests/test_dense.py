@@ -363,6 +363,14 @@ def test_segmentation_is_not_a_task_yet(tmp_path: Path, capsys: pytest.CaptureFi
     assert not (tmp_path / "out").exists()
 
 
+def test_show_tells_what_training_alone_reads(capsys: pytest.CaptureFixture[str]):
+    assert run(["show", "upernet_swin_t"]) == 0
+    said = capsys.readouterr().out
+    assert "training alone reads 923.80k of the parameters, and its 945.29M MACs are not in the total" in said
+    assert run(["show", "fpn_resnet_50"]) == 0
+    assert "training alone" not in capsys.readouterr().out
+
+
 # --- the language -----------------------------------------------------------------------------------------------------
 
 SWIN = "{name: net, extends: micro_swin, "
