@@ -70,14 +70,11 @@ def test_counts_equal_the_reference(row: dict[str, str]):
 
 
 @pytest.mark.parametrize(
-    ("name", "macs", "published"),
-    [("upernet_swin_t", 944_385_149_184, "945"), ("upernet_convnext_t", 938_485_481_472, "939")],
+    ("name", "macs"), [("upernet_swin_t", 944_385_149_184), ("upernet_convnext_t", 938_485_481_472)]
 )
-def test_macs_at_512x2048_are_those_that_the_papers_print_as_flops(name: str, macs: int, published: str):
-    """Counted on transformers' network as the rows above, without the auxiliary head; ConvNeXt's and Swin's papers
-    print 939 G and 945 G."""
+def test_macs_at_512x2048_equal_the_reference(name: str, macs: int):
+    """Counted on transformers' network as the rows above, without the auxiliary head; Swin's authors print 945 G."""
     assert archdsl.cost(load(name, set={"input.size": [512, 2048]})).macs == macs
-    assert abs(macs / 1e9 - float(published)) < 1
 
 
 # --- torchvision ------------------------------------------------------------------------------------------------------
