@@ -29,6 +29,7 @@ from archdsl.ops.linear import Conv2d, Linear
 from archdsl.ops.norm import Affine, BatchNorm, LayerNorm, Shift, TokenAffine, TokenBatchNorm
 from archdsl.ops.pointwise import Activation, Add, Average, LayerScale
 from archdsl.ops.pooling import Pool2d
+from archdsl.ops.subsampling import OffsetBias, Subsample
 from archdsl.ops.tokens import AddPosition, MeanPool, MergeGroups, PrependToken, Reorder, Slice, TakeToken
 from archdsl.ops.values import Constant
 from archdsl.passes.propagate_layouts import data_moving_reorders
@@ -51,11 +52,12 @@ KINDS_OF_OPS |= {
     PrependToken,
     AddPosition,
     TakeToken,
+    Subsample,
 }
 
 ONNX_OPS = {"Add", "Concat", "Conv", "Gather", "Gelu", "LayerNormalization", "MatMul", "Mul", "ReduceMean", "Relu"}
 ONNX_OPS |= {"AveragePool", "HardSigmoid", "MaxPool", "Mean", "Sigmoid", "Sub", "Reshape", "Slice", "Softmax", "Split"}
-ONNX_OPS |= {"Transpose", "ReduceL2", "Max", "Div"}
+ONNX_OPS |= {"Transpose", "ReduceL2", "Max", "Div", "HardSwish"}
 NORMALISATIONS = {"LayerNormalization", "BatchNormalization", "InstanceNormalization", "GroupNormalization"}
 
 AFFINE_STAYS = ("stem.norm", ".shortcut.norm", ".norm1", ".norm2", ".downsample.norm")
@@ -215,7 +217,7 @@ def test_the_ops_of_a_deployed_graph(name: str):
     """Nothing of training, no table, no mask, no scale that q's linear could have, nothing computed twice."""
     graph = deployed(name).graph
     assert {type(node.op) for node in graph.live()} <= KINDS_OF_OPS
-    assert count(graph, RelativePositionBias, ContinuousPositionBias, ShiftMask, LayerScale, Shift) == 0
+    assert count(graph, RelativePositionBias, OffsetBias, ContinuousPositionBias, ShiftMask, LayerScale, Shift) == 0
     assert not any(node.op.train_only for node in graph.live())
     assert all(node.op.scale == 1 for node in graph.live() if isinstance(node.op, Attention))
     twice = Counter((node.op, node.inputs) for node in graph.live() if not node.op.tensors() and node.inputs)
@@ -252,10 +254,10 @@ def test_the_ops_of_a_deployed_model(name: str):
     graph, forms = network.graph, network.forms
     assert forms.keys() <= ONNX_OPS
 
-    moving = [node.path for node in graph.live() if isinstance(node.op, Reorder | TakeToken)]
+    moving = [node.path for node in graph.live() if isinstance(node.op, Reorder | TakeToken | Subsample)]
     for gather in network.gathers:
         assert any(gather == path or gather.startswith(f"{path}/") for path in moving), gather
-    assert forms["Gather"] <= len(data_moving_reorders(graph)) + count(graph, TakeToken)
+    assert forms["Gather"] <= len(data_moving_reorders(graph)) + count(graph, TakeToken, Subsample)
 
     biased = sum(isinstance(node.op, Linear) and node.op.bias for node in graph.live())
     attentions = [node for node in graph.live() if isinstance(node.op, Attention)]
@@ -268,7 +270,9 @@ def test_the_ops_of_a_deployed_model(name: str):
     assert forms["Softmax"] == len(attentions)
     assert forms["MatMul"] == count(graph, Linear) + 2 * len(attentions)
     assert forms["LayerNormalization"] == count(graph, LayerNorm)
-    assert sum(forms[name] for name in ("Gelu", "Relu", "Sigmoid", "HardSigmoid")) == count(graph, Activation)
+    assert sum(forms[name] for name in ("Gelu", "Relu", "Sigmoid", "HardSigmoid", "HardSwish")) == count(
+        graph, Activation
+    )
 
 
 def test_the_canonical_attention_is_two_products_around_one_sum_and_a_softmax():

@@ -42,6 +42,7 @@ SMALLEST = {
     "swin_free": ("micro_swin_free", {}),
     "swin_free_br": ("micro_swin_free_br", {}),
     "vit": ("vit_ti_16", {"input.size": 32, "stages.0.depth": 2}),
+    "levit": ("levit_128s", {"input.size": 64, **{f"stages.{i}.depth": 1 for i in range(3)}}),
     "convnext": ("convnext_t", {"input.size": 64, **{f"stages.{i}.depth": 1 for i in range(4)}}),
 }
 """The smallest spec of each family; where none is small, one cut down."""
@@ -56,11 +57,12 @@ def engine_of(name: str, sets: dict, precision: str = "fp16", batch: int = 1, gp
 
 
 @pytest.mark.parametrize("family", SMALLEST)
-def test_the_smallest_spec_of_each_family_is_built_in_fp16_with_every_attention_fused(family):
+def test_the_smallest_spec_of_each_family_is_built_in_fp16_with_every_attention_fused_that_can_be(family):
     engine = engine_of(*SMALLEST[family])
     assert len(engine.plan) > 100_000 and engine.notes == ()
     assert engine.gpu == "sm86" and "neither loaded nor run" in engine.not_run
-    assert engine.report.num_fused == len(engine.report.attentions)
+    fused = family != "levit"  # its values are wider than its keys, and TensorRT has no kernel for that
+    assert engine.report.num_fused == fused * len(engine.report.attentions)
     assert bool(engine.report.attentions) == (family != "convnext")
     nodes = {origin.partition("/")[0] for kernel in engine.kernels for origin in kernel.origins}
     assert {node.split(".")[0] for node in nodes} >= {"stem", "stages", "head"}

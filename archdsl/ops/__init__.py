@@ -12,6 +12,7 @@ from archdsl.ops.linear import *
 from archdsl.ops.norm import *
 from archdsl.ops.pointwise import *
 from archdsl.ops.pooling import *
+from archdsl.ops.subsampling import *
 from archdsl.ops.tokens import *
 from archdsl.ops.values import *
 

@@ -228,7 +228,7 @@ def _name(module: Submodule) -> str:
         return "Block"
     if not any(isinstance(node.op, Attention) for node in module.nodes):
         return camel(module.path.rpartition(".")[2])
-    return f"{'Window' * _has_windows(module)}Attention"
+    return f"{'Window' * _has_windows(module)}{'Shrinking' * _shrinks(module)}Attention"
 
 
 def _doc(module: Submodule, inputs: tuple[Node, ...], outputs: tuple[Node, ...]) -> str:
@@ -236,9 +236,16 @@ def _doc(module: Submodule, inputs: tuple[Node, ...], outputs: tuple[Node, ...])
     steps = [node.op.name if isinstance(node.op, Activation) else type(node.op).__name__ for node in module.nodes]
     what = ", ".join(steps if len(steps) <= 4 else [*steps[:3], "…"])
     if "Attention" in steps:
-        what = f"Self-attention{' within windows' * _has_windows(module)}"
+        what = "Attention of some tokens to all" if _shrinks(module) else "Self-attention"
+        what += " within windows" * _has_windows(module)
     takes, gives = (", ".join(_axes(x.type) for x in ends) for ends in (inputs, outputs))
     return f"{what}: {takes} -> {gives}."
+
+
+def _shrinks(module: Submodule) -> bool:
+    """Whether an attention has fewer queries than keys."""
+    attentions = [node for node in module.nodes if isinstance(node.op, Attention)]
+    return any(node.inputs[0].type.tokens < node.inputs[1].type.tokens for node in attentions)
 
 
 def _has_windows(module: Submodule) -> bool:

@@ -63,6 +63,11 @@ def position_bias(table: Tensor, rows: Tensor) -> Tensor:
     return table.t().contiguous().index_select(1, rows.flatten()).view(1, -1, *rows.shape)
 
 
+def offset_bias(table: Tensor, columns: Tensor) -> Tensor:
+    """The table by distance [H, D], spread to all pairs of places by `columns` [N, M]: -> [1, H, N, M]."""
+    return table.index_select(1, columns.flatten()).view(1, -1, *columns.shape)
+
+
 def continuous_position_bias(
     offsets: Tensor, weight: Tensor, bias: Tensor, out: Tensor, rows: Tensor, most: float
 ) -> Tensor:
