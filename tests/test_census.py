@@ -27,6 +27,7 @@ from archdsl.ops.cosine import ContinuousPositionBias, HeadNorm
 from archdsl.ops.joining import AddVector, Concat, Mul, MulVector, Sub
 from archdsl.ops.linear import Conv2d, Linear
 from archdsl.ops.norm import Affine, BatchNorm, LayerNorm, Shift, TokenAffine, TokenBatchNorm
+from archdsl.ops.performer import LinearAttention, PositiveFeatures, Unfold
 from archdsl.ops.pointwise import Activation, Add, Average, LayerScale
 from archdsl.ops.pooling import Pool2d
 from archdsl.ops.subsampling import OffsetBias, Subsample
@@ -53,11 +54,14 @@ KINDS_OF_OPS |= {
     AddPosition,
     TakeToken,
     Subsample,
+    Unfold,
+    PositiveFeatures,
+    LinearAttention,
 }
 
 ONNX_OPS = {"Add", "Concat", "Conv", "Gather", "Gelu", "LayerNormalization", "MatMul", "Mul", "ReduceMean", "Relu"}
 ONNX_OPS |= {"AveragePool", "HardSigmoid", "MaxPool", "Mean", "Sigmoid", "Sub", "Reshape", "Slice", "Softmax", "Split"}
-ONNX_OPS |= {"Transpose", "ReduceL2", "Max", "Div", "HardSwish"}
+ONNX_OPS |= {"Transpose", "ReduceL2", "Max", "Div", "HardSwish", "Exp", "Pad", "ReduceSum"}
 NORMALISATIONS = {"LayerNormalization", "BatchNormalization", "InstanceNormalization", "GroupNormalization"}
 
 AFFINE_STAYS = ("stem.norm", ".shortcut.norm", ".norm1", ".norm2", ".downsample.norm")
@@ -254,21 +258,24 @@ def test_the_ops_of_a_deployed_model(name: str):
     graph, forms = network.graph, network.forms
     assert forms.keys() <= ONNX_OPS
 
-    moving = [node.path for node in graph.live() if isinstance(node.op, Reorder | TakeToken | Subsample)]
+    moving = [node.path for node in graph.live() if isinstance(node.op, Reorder | TakeToken | Subsample | Unfold)]
     for gather in network.gathers:
         assert any(gather == path or gather.startswith(f"{path}/") for path in moving), gather
-    assert forms["Gather"] <= len(data_moving_reorders(graph)) + count(graph, TakeToken, Subsample)
+    assert forms["Gather"] <= len(data_moving_reorders(graph)) + count(graph, TakeToken, Subsample, Unfold)
+    assert forms["Pad"] == count(graph, Unfold)
 
     biased = sum(isinstance(node.op, Linear) and node.op.bias for node in graph.live())
     attentions = [node for node in graph.live() if isinstance(node.op, Attention)]
     added = sum(len(node.inputs) == 4 for node in attentions)
-    assert forms["Add"] == biased + added + count(graph, Add, AddVector, AddPosition, PrependToken)
+    random, linear = count(graph, PositiveFeatures), count(graph, LinearAttention)
+    assert forms["Exp"] == random
+    assert forms["Add"] == biased + added + random + linear + count(graph, Add, AddVector, AddPosition, PrependToken)
     heads = [node.op for node in graph.live() if isinstance(node.op, HeadNorm)]
-    assert forms["Mul"] == count(graph, Mul, MulVector, PrependToken) + sum(op.scaled for op in heads)
-    assert forms["ReduceL2"] == forms["Max"] == forms["Div"] == len(heads)
+    assert forms["Mul"] == count(graph, Mul, MulVector, PrependToken) + sum(op.scaled for op in heads) + 2 * random
+    assert forms["ReduceL2"] == forms["Max"] == forms["Div"] - linear == len(heads)
     assert forms["Mean"] == count(graph, Average)
     assert forms["Softmax"] == len(attentions)
-    assert forms["MatMul"] == count(graph, Linear) + 2 * len(attentions)
+    assert forms["MatMul"] == count(graph, Linear) + 2 * len(attentions) + random + 3 * linear
     assert forms["LayerNormalization"] == count(graph, LayerNorm)
     assert sum(forms[name] for name in ("Gelu", "Relu", "Sigmoid", "HardSigmoid", "HardSwish")) == count(
         graph, Activation

@@ -42,6 +42,8 @@ SMALLEST = {
     "swin_free": ("micro_swin_free", {}),
     "swin_free_br": ("micro_swin_free_br", {}),
     "vit": ("vit_ti_16", {"input.size": 32, "stages.0.depth": 2}),
+    "t2t": ("t2t_vit_7", {"input.size": 64, "stages.0.depth": 2}),
+    "t2t_softmax": ("t2t_vit_t_14", {"input.size": 64, "stages.0.depth": 2}),
     "levit": ("levit_128s", {"input.size": 64, **{f"stages.{i}.depth": 1 for i in range(3)}}),
     "convnext": ("convnext_t", {"input.size": 64, **{f"stages.{i}.depth": 1 for i in range(4)}}),
 }

@@ -10,6 +10,7 @@ from archdsl.ops.cosine import *
 from archdsl.ops.joining import *
 from archdsl.ops.linear import *
 from archdsl.ops.norm import *
+from archdsl.ops.performer import *
 from archdsl.ops.pointwise import *
 from archdsl.ops.pooling import *
 from archdsl.ops.subsampling import *

@@ -1,6 +1,6 @@
 """The vocabulary of the language: importing this package registers every built-in part."""
 
-from archdsl.parts.families import convnext, deit, ghostnet, levit, resnet, swin, swinv2, vit
+from archdsl.parts.families import convnext, deit, ghostnet, levit, resnet, swin, swinv2, t2t, vit
 from archdsl.parts.layers import downsamples, heads, stems
 from archdsl.parts.part import Block, Downsample, Head, Part, PartKind, Stem, parts, register
 
@@ -23,5 +23,6 @@ __all__ = [
     "stems",
     "swin",
     "swinv2",
+    "t2t",
     "vit",
 ]

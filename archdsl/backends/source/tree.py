@@ -15,6 +15,7 @@ from archdsl.ir.graph import Graph, Node
 from archdsl.ir.order import Planes, Windows
 from archdsl.ir.types import TensorType
 from archdsl.ops.attention import Attention
+from archdsl.ops.norm import LayerNorm
 from archdsl.ops.pointwise import Activation
 from archdsl.ops.tokens import Reorder
 from archdsl.passes.uses import splits_of
@@ -223,10 +224,11 @@ def camel(name: str) -> str:
 
 
 def _name(module: Submodule) -> str:
-    """What a submodule is called: by its last name, and by what it does where it attends."""
+    """What a submodule is called: by its last name, and by what it does where it attends and does not norm as well."""
     if ".blocks." in module.path and module.path.rpartition(".")[2].isdecimal():
         return "Block"
-    if not any(isinstance(node.op, Attention) for node in module.nodes):
+    kinds = {type(node.op) for node in module.nodes}
+    if Attention not in kinds or LayerNorm in kinds:
         return camel(module.path.rpartition(".")[2])
     return f"{'Window' * _has_windows(module)}{'Shrinking' * _shrinks(module)}Attention"
 
