@@ -49,6 +49,10 @@ SMALLEST = {
 }
 """The smallest spec of each family; where none is small, one cut down."""
 
+APART = {"levit": 5, "t2t_softmax": 2}
+"""Attentions that TensorRT does not fuse: those of LeViT, whose values are wider than its keys, and T2T's of one head,
+whose values are added to the result."""
+
 
 def engine_of(name: str, sets: dict, precision: str = "fp16", batch: int = 1, gpu: str = "sm86") -> Engine:
     network, dialect = deploy(archdsl.load(name, set=sets), precision=precision), dialect_for("tensorrt-rtx")
@@ -63,8 +67,7 @@ def test_the_smallest_spec_of_each_family_is_built_in_fp16_with_every_attention_
     engine = engine_of(*SMALLEST[family])
     assert len(engine.plan) > 100_000 and engine.notes == ()
     assert engine.gpu == "sm86" and "neither loaded nor run" in engine.not_run
-    fused = family != "levit"  # its values are wider than its keys, and TensorRT has no kernel for that
-    assert engine.report.num_fused == fused * len(engine.report.attentions)
+    assert len(engine.report.attentions) - engine.report.num_fused == APART.get(family, 0)
     assert bool(engine.report.attentions) == (family != "convnext")
     nodes = {origin.partition("/")[0] for kernel in engine.kernels for origin in kernel.origins}
     assert {node.split(".")[0] for node in nodes} >= {"stem", "stages", "head"}
