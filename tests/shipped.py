@@ -73,7 +73,7 @@ def telling_module(spec: Spec, seed: int = 0) -> fx.GraphModule:
         for norm in norms:
             norm.train()
         with torch.no_grad():
-            module(images(4, *spec.input.size, seed=7))
+            module(images(8, *spec.input.size, seed=7))
     return module.eval()
 
 

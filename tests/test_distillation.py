@@ -79,6 +79,14 @@ def test_the_recipes_of_deit_are_those_of_its_paper():
     assert (distilled.distillation, distilled.distillation_weight) == ("hard", 0.5)
 
 
+def test_the_recipe_of_levit_is_that_of_its_authors():
+    levit, deit = RECIPES["levit"], RECIPES["deit_distilled"]
+    assert (levit.epochs, levit.weight_decay, levit.drop_path) == (1000, 0.025, None)
+    assert levit.warmup * levit.epochs == pytest.approx(5) and levit.final_lr * levit.lr == pytest.approx(1e-5)
+    differs = {name for name in Recipe.model_fields if getattr(levit, name) != getattr(deit, name)}
+    assert differs == {"name", "epochs", "warmup", "weight_decay", "drop_path"}
+
+
 def test_a_teacher_without_distillation_is_refused(tmp_path: Path):
     path = tmp_path / "mine.yaml"
     path.write_text("extends: quick\nteacher: swin_t\n")
@@ -258,12 +266,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.parametrize("name", ["deit", "deit_distilled"])
-def test_a_recipe_of_deit_trains_a_micro_network(timm: ModuleType, folder: Path, name: str):
+MICRO: dict[str, tuple[str, dict[str, Any]]] = {
+    "deit": ("deit_ti_distilled", {"stem.patch": 8, "stem.dim": 24, "stages.0.depth": 2}),
+    "deit_distilled": ("deit_ti_distilled", {"stem.patch": 8, "stem.dim": 24, "stages.0.depth": 2}),
+    "levit": ("levit_128s", {"stem.dims": [8, 16], "stem.stride": [2, 2], "stages.1.dim": 24, "stages.2.dim": 32}),
+}
+
+
+@pytest.mark.parametrize("name", MICRO)
+def test_a_recipe_trains_a_micro_network(timm: ModuleType, folder: Path, name: str):
     recipe = parse_recipe(name, epochs=1, batch=8)
-    sizes = {"input.size": 32, "stem.patch": 8, "stem.dim": 24, "stages.0.depth": 2, "head.classes": 2}
+    of, changes = MICRO[name]
+    sizes = {"input.size": 32, "head.classes": 2, **changes}
     data = parse_source({"type": "imagefolder", "path": str(folder), "workers": 0}).open((32, 32))
-    model = BuildFor(recipe)(load("deit_ti_distilled", set=sizes), seed=0)
+    model = BuildFor(recipe)(load(of, set=sizes), seed=0)
     before = weights(model)
     teacher = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 2)) if recipe.distillation != "none" else None
     result = train(model, data, recipe, seed=0, teacher=teacher)

@@ -42,9 +42,16 @@ SMALLEST = {
     "swin_free": ("micro_swin_free", {}),
     "swin_free_br": ("micro_swin_free_br", {}),
     "vit": ("vit_ti_16", {"input.size": 32, "stages.0.depth": 2}),
+    "t2t": ("t2t_vit_7", {"input.size": 64, "stages.0.depth": 2}),
+    "t2t_softmax": ("t2t_vit_t_14", {"input.size": 64, "stages.0.depth": 2}),
+    "levit": ("levit_128s", {"input.size": 64, **{f"stages.{i}.depth": 1 for i in range(3)}}),
     "convnext": ("convnext_t", {"input.size": 64, **{f"stages.{i}.depth": 1 for i in range(4)}}),
 }
 """The smallest spec of each family; where none is small, one cut down."""
+
+APART = {"levit": 5, "t2t_softmax": 2}
+"""Attentions that TensorRT does not fuse: those of LeViT, whose values are wider than its keys, and T2T's of one head,
+whose values are added to the result."""
 
 
 def engine_of(name: str, sets: dict, precision: str = "fp16", batch: int = 1, gpu: str = "sm86") -> Engine:
@@ -56,11 +63,11 @@ def engine_of(name: str, sets: dict, precision: str = "fp16", batch: int = 1, gp
 
 
 @pytest.mark.parametrize("family", SMALLEST)
-def test_the_smallest_spec_of_each_family_is_built_in_fp16_with_every_attention_fused(family):
+def test_the_smallest_spec_of_each_family_is_built_in_fp16_with_every_attention_fused_that_can_be(family):
     engine = engine_of(*SMALLEST[family])
     assert len(engine.plan) > 100_000 and engine.notes == ()
     assert engine.gpu == "sm86" and "neither loaded nor run" in engine.not_run
-    assert engine.report.num_fused == len(engine.report.attentions)
+    assert len(engine.report.attentions) - engine.report.num_fused == APART.get(family, 0)
     assert bool(engine.report.attentions) == (family != "convnext")
     nodes = {origin.partition("/")[0] for kernel in engine.kernels for origin in kernel.origins}
     assert {node.split(".")[0] for node in nodes} >= {"stem", "stages", "head"}

@@ -51,7 +51,7 @@ def telling(model: nn.Module, seed: int = 0) -> nn.Module:
             tensor.normal_(0, 0.1, generator=numbers)
         elif tensor.ndim == 1:
             tensor.normal_(0 if last == "running_mean" else 1, 0.2, generator=numbers)
-        elif last in ("relative_position_bias_table", "cls_token", "pos_embed"):
+        elif last in ("relative_position_bias_table", "attention_biases", "offset_bias", "cls_token", "pos_embed"):
             tensor.normal_(0, 1, generator=numbers)
         else:
             tensor.normal_(0, prod(tensor.shape[1:]) ** -0.5, generator=numbers)

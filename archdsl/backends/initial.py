@@ -49,6 +49,27 @@ def initial_tensor(tensor: ParamSpec, name: str, seed: int = 0) -> Array:
             numbers -= np.float32(0.5)
             numbers *= np.float32(2 * tensor.init.value)
             return numbers
+        case "orthogonal":
+            return _orthogonal(tensor, name, seed)
+        case "sinusoid":
+            return _sinusoid(*tensor.shape[-2:]).reshape(tensor.shape)
+
+
+def _orthogonal(tensor: ParamSpec, name: str, seed: int) -> Array:
+    """Rows (columns, where those are fewer) at right angles to each other, `init.value` long."""
+    rows, columns = tensor.shape
+    drawn = np.random.Generator(_stream(name, seed)).standard_normal((max(rows, columns), min(rows, columns)))
+    q, r = np.linalg.qr(drawn)
+    q *= np.sign(np.diag(r)) * tensor.init.value
+    made: Array = np.ascontiguousarray(q.T if rows < columns else q, np.float32)
+    return made
+
+
+def _sinusoid(tokens: int, dim: int) -> Array:
+    """sin(t / 10000^(c / dim)) in even channels c, cos of the same angle in the odd one behind. Source: 1706.03762"""
+    channel = np.arange(dim)
+    angle = np.arange(tokens)[:, None] / 10000.0 ** (channel // 2 * 2 / dim)
+    return np.where(channel % 2 == 0, np.sin(angle), np.cos(angle)).astype(np.float32)
 
 
 def as_arrays(weights: Mapping[str, Any]) -> dict[str, Array]:

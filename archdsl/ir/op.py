@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Init(Identified):
-    """How a parameter starts: `zeros`, `ones`, `constant`(value), `normal`(std) or `uniform`(bound)."""
+    """How a parameter starts: `zeros`, `ones`, `constant`(value), `normal`(std), `uniform`(bound), `orthogonal`(length
+    of the rows, at right angles to each other) or `sinusoid` (a table of positions).
+    """
 
     identity: ClassVar[str] = "Init(law, value)"
 
-    law: Literal["zeros", "ones", "constant", "normal", "uniform"]
+    law: Literal["zeros", "ones", "constant", "normal", "uniform", "orthogonal", "sinusoid"]
     value: float = 0.0
 
 

@@ -11,8 +11,10 @@ from archdsl.ops.joining import *
 from archdsl.ops.linear import *
 from archdsl.ops.maps import *
 from archdsl.ops.norm import *
+from archdsl.ops.performer import *
 from archdsl.ops.pointwise import *
 from archdsl.ops.pooling import *
+from archdsl.ops.subsampling import *
 from archdsl.ops.tokens import *
 from archdsl.ops.values import *
 

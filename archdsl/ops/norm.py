@@ -58,9 +58,9 @@ class LayerNormWithOnes(PerChannel):
         return super().infer(*inputs).with_channels(self.dim + self.width)
 
 
-def _batch_norm_tensors(num_features: int) -> Mapping[str, ParamSpec]:
+def _batch_norm_tensors(num_features: int, start: float = 1.0) -> Mapping[str, ParamSpec]:
     return {
-        "weight": ParamSpec((num_features,), ONES),
+        "weight": ParamSpec((num_features,), ONES if start == 1 else Init("constant", start)),
         "bias": ParamSpec((num_features,), ZEROS),
         "running_mean": ParamSpec((num_features,), ZEROS, learnable=False),
         "running_var": ParamSpec((num_features,), ONES, learnable=False),
@@ -71,17 +71,20 @@ def _batch_norm_tensors(num_features: int) -> Mapping[str, ParamSpec]:
 class BatchNorm(ByChannel):
     """Normalise each channel over the batch and all positions; at inference by running statistics.
 
+    start: what the weight starts at; 0 makes a branch of a residual start as nothing
+
     Shapes: [..., C] or [B, C, H, W] -> the same
     Source: arXiv 1502.03167; torch.nn.BatchNorm1d on [B * N, C], BatchNorm2d on planes
     """
 
-    identity = "BatchNorm(dim, eps, momentum)"
+    identity = "BatchNorm(dim, eps, momentum, *, start)"
     onnx_tool_free = True
     kind = "norm"
     fp32_island = True
 
     eps: float = 1e-5
     momentum: float = 0.1
+    start: float = 1.0
 
     def infer(self, *inputs: TensorType) -> TensorType:
         x = super().infer(*inputs)
@@ -90,7 +93,7 @@ class BatchNorm(ByChannel):
         return x
 
     def tensors(self) -> Mapping[str, ParamSpec]:
-        return _batch_norm_tensors(self.dim)
+        return _batch_norm_tensors(self.dim, self.start)
 
 
 @dataclass(frozen=True)

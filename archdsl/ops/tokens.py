@@ -127,18 +127,21 @@ class AppendOnes(Op):
 
 @dataclass(frozen=True)
 class AddPosition(Op):
-    """Add a learnt vector to each token.
+    """Add a vector to each token: a learnt one, or one of fixed waves.
+
+    fixed: sin(t / 10000^(c / dim)) in the even channels c of token t, cos of the same angle in the odd one behind
 
     Shapes: [N, C] -> the same
-    Source: ViT's 1-D position embedding, arXiv 2010.11929
+    Source: ViT's 1-D position embedding, arXiv 2010.11929; fixed: arXiv 1706.03762, section 3.5
     """
 
-    identity = "AddPosition(num_tokens, dim, init)"
+    identity = "AddPosition(num_tokens, dim, init, *, fixed)"
     kind = "add"
 
     num_tokens: int
     dim: int
     init: Init = Init("normal", 0.02)
+    fixed: bool = False
 
     def infer(self, *inputs: TensorType) -> TensorType:
         (x,) = inputs
@@ -147,7 +150,8 @@ class AddPosition(Op):
         return x
 
     def tensors(self) -> Mapping[str, ParamSpec]:
-        return {"": ParamSpec((1, self.num_tokens, self.dim), self.init)}
+        start = Init("sinusoid") if self.fixed else self.init
+        return {"": ParamSpec((1, self.num_tokens, self.dim), start, learnable=not self.fixed)}
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,20 @@
 """The vocabulary of the language: importing this package registers every built-in part."""
 
-from archdsl.parts.families import convnext, deeplab, deit, fcn, fpn, ghostnet, pspnet, resnet, swin, swinv2, vit
+from archdsl.parts.families import (
+    convnext,
+    deeplab,
+    deit,
+    fcn,
+    fpn,
+    ghostnet,
+    levit,
+    pspnet,
+    resnet,
+    swin,
+    swinv2,
+    t2t,
+    vit,
+)
 from archdsl.parts.layers import downsamples, features, heads, stems
 from archdsl.parts.part import Block, Downsample, Head, Neck, Part, PartKind, Stem, parts, register
 
@@ -21,6 +35,7 @@ __all__ = [
     "fpn",
     "ghostnet",
     "heads",
+    "levit",
     "parts",
     "pspnet",
     "register",
@@ -28,5 +43,6 @@ __all__ = [
     "stems",
     "swin",
     "swinv2",
+    "t2t",
     "vit",
 ]

@@ -21,11 +21,13 @@ class WeightNames:
     places: the start of a name -> ours; the first pattern that fits is replaced
     parts:  the rest of the name -> ours, in the same way
     joined: our tensors that the library holds in pieces, which are stacked along the first axis
+    by_head: our norms of q, k and v whose channels, with the rows of the linear before, the library holds head by head
     """
 
     places: Mapping[str, str]
     parts: Mapping[str, str] = field(default_factory=dict)
     joined: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    by_head: tuple[str, ...] = ()
 
     def ours(self, name: str) -> str | None:
         """Our name of the library's tensor `name`; None when no pattern fits it."""
@@ -66,11 +68,13 @@ def merged(tables: Iterable[WeightNames]) -> WeightNames:
     places: dict[str, str] = {}
     parts: dict[str, str] = {}
     joined: dict[str, tuple[str, ...]] = {}
+    by_head: dict[str, None] = {}
     for table in tables:
         places |= table.places
         parts |= table.parts
         joined |= table.joined
-    return WeightNames(_longest_first(places), _longest_first(parts), joined)
+        by_head |= dict.fromkeys(table.by_head)
+    return WeightNames(_longest_first(places), _longest_first(parts), joined, tuple(by_head))
 
 
 def _longest_first(patterns: Mapping[str, str]) -> dict[str, str]:

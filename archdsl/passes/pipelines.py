@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Set
 
 from archdsl.ir.types import DType
+from archdsl.passes.average_linears import average
 from archdsl.passes.common_subexpressions import merge
 from archdsl.passes.drop_train_only import drop
 from archdsl.passes.fold_constants import fold as fold_constants
@@ -29,7 +30,17 @@ from archdsl.passes.split_linears import split
 
 TRAINING: tuple[Pass, ...] = (propagate,)
 
-DEPLOYMENT: tuple[Pass, ...] = (propagate, drop, fold_norms, fold_scales, fold_shifts, fold_constants, merge, propagate)
+DEPLOYMENT: tuple[Pass, ...] = (
+    propagate,
+    drop,
+    fold_norms,
+    fold_scales,
+    fold_shifts,
+    average,
+    fold_constants,
+    merge,
+    propagate,
+)
 """Layouts are propagated first, so that `fold_norms` finds the linear behind a norm near it, and again last, because
 norms that are gone no longer hold a value in their order."""
 

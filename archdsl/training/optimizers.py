@@ -13,7 +13,7 @@ from archdsl.training.timm_parts import load_timm
 TABLE_STD = 3.0
 TABLE = "relative_position_bias_table"
 
-NO_DECAY = ("relative_position_bias_table", "pos_embed", "cls_token", "dist_token", "logit_scale")
+NO_DECAY = ("relative_position_bias_table", "offset_bias", "pos_embed", "cls_token", "dist_token", "logit_scale")
 """Last parts of the names of weights that get no weight decay, beside everything with fewer than two axes."""
 
 

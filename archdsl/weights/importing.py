@@ -26,6 +26,7 @@ from archdsl.parts.part import Part, parts
 from archdsl.parts.weight_names import IGNORED, WeightNames, merged
 from archdsl.suggestions import LONGEST_NAME, closest, did_you_mean
 from archdsl.weights.adapting import MASK, adapt_positions
+from archdsl.weights.by_head import MadeTogether, made_together
 from archdsl.weights.prefixes import Naming, is_averaged, naming_of
 
 HEAD = ("head.", "heads.", "neck.", "features.")
@@ -117,6 +118,7 @@ def import_with_notes(
     fitting.take(state_dict, ema)
     fitting.join()
     fitting.flatten()
+    fitting.reorder_rows(made_together(graph))
     fitting.adapt(partial(adapt_positions, graph))
     if new_head:
         fitting.renew_head(seed)
@@ -198,6 +200,14 @@ class _Fitting:
             want = self.needed[name].shape if name in self.needed else tuple(tensor.shape)
             if [side for side in tensor.shape if side != 1] == [side for side in want if side != 1]:
                 self.given[name] = (theirs, tensor.reshape(want))
+
+    def reorder_rows(self, made: Iterable[MadeTogether]) -> None:
+        """Put rows that the source holds head by head in our order."""
+        by_head = [each for each in made if each.path.endswith(self.naming.names.by_head)]
+        for name, rows in ((name, list(each.rows)) for each in by_head for name in each.tensors):
+            if name in self.given and self.given[name][1].shape[:1] == (len(rows),):
+                theirs, tensor = self.given[name]
+                self.given[name] = (theirs, tensor[rows])
 
     def adapt(self, adapted: Callable[[dict[str, Tensor], Mapping[str, Tensor]], Sequence[str]]) -> None:
         """Let `adapted` replace tables of positions."""

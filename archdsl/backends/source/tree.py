@@ -15,6 +15,7 @@ from archdsl.ir.graph import Graph, Node
 from archdsl.ir.order import Planes, Windows
 from archdsl.ir.types import TensorType
 from archdsl.ops.attention import Attention
+from archdsl.ops.norm import LayerNorm
 from archdsl.ops.pointwise import Activation
 from archdsl.ops.tokens import Reorder
 from archdsl.passes.uses import splits_of
@@ -223,12 +224,13 @@ def camel(name: str) -> str:
 
 
 def _name(module: Submodule) -> str:
-    """What a submodule is called: by its last name, and by what it does where it attends."""
+    """What a submodule is called: by its last name, and by what it does where it attends and does not norm as well."""
     if ".blocks." in module.path and module.path.rpartition(".")[2].isdecimal():
         return "Block"
-    if not any(isinstance(node.op, Attention) for node in module.nodes):
+    kinds = {type(node.op) for node in module.nodes}
+    if Attention not in kinds or LayerNorm in kinds:
         return camel(module.path.rpartition(".")[2])
-    return f"{'Window' * _has_windows(module)}Attention"
+    return f"{'Window' * _has_windows(module)}{'Shrinking' * _shrinks(module)}Attention"
 
 
 def _doc(module: Submodule, inputs: tuple[Node, ...], outputs: tuple[Node, ...]) -> str:
@@ -236,9 +238,16 @@ def _doc(module: Submodule, inputs: tuple[Node, ...], outputs: tuple[Node, ...])
     steps = [node.op.name if isinstance(node.op, Activation) else type(node.op).__name__ for node in module.nodes]
     what = ", ".join(steps if len(steps) <= 4 else [*steps[:3], "…"])
     if "Attention" in steps:
-        what = f"Self-attention{' within windows' * _has_windows(module)}"
+        what = "Attention of some tokens to all" if _shrinks(module) else "Self-attention"
+        what += " within windows" * _has_windows(module)
     takes, gives = (", ".join(_axes(x.type) for x in ends) for ends in (inputs, outputs))
     return f"{what}: {takes} -> {gives}."
+
+
+def _shrinks(module: Submodule) -> bool:
+    """Whether an attention has fewer queries than keys."""
+    attentions = [node for node in module.nodes if isinstance(node.op, Attention)]
+    return any(node.inputs[0].type.tokens < node.inputs[1].type.tokens for node in attentions)
 
 
 def _has_windows(module: Submodule) -> bool:

@@ -113,6 +113,18 @@ class Writer:
         lines.append(f"{held} = nn.Parameter({made})")
         return held
 
+    def state(self, node: Node, made: str) -> str:
+        """Hold the node's one tensor, which is saved but not learnt."""
+        held = self.holder(node.path)
+        owner, _, name = held.rpartition(".")
+        if held.endswith("]"):
+            raise _bad_name(node.path)
+        lines = self.tensors if owner == "self" else self.init
+        lines.append(f'{owner}.register_buffer("{name}", {made})')
+        if owner == "self":
+            self.buffers = list(dict.fromkeys([*self.buffers, name]))
+        return held
+
     def buffer(self, name: str, made: str) -> str:
         """Hold a tensor that is neither learnt nor saved; equal ones once."""
         held = self._once(name, made, self.tensors, f'self.register_buffer("{{}}", {made}, persistent=False)')
@@ -174,7 +186,7 @@ class Writer:
 
 
 def start(init: Init, shape: str) -> str:
-    """A tensor of `shape` that starts by the law of `init`."""
+    """A tensor of `shape` (`1, …` for a sinusoid) that starts by the law of `init`."""
     match init.law:
         case "zeros" | "ones":
             return f"torch.{init.law}({shape})"
@@ -182,6 +194,10 @@ def start(init: Init, shape: str) -> str:
             return f"torch.full(({shape}{'' if ',' in shape else ','}), {number('start', init.value)})"
         case "normal":
             return f"torch.randn({shape}) * {number('std', init.value)}"
+        case "orthogonal":
+            return f"nn.init.orthogonal_(torch.empty({shape})) * {number('start', init.value)}"
+        case "sinusoid":
+            return f"sinusoid({shape.removeprefix('1, ')})"
     return f"torch.rand({shape}) * {number('std', init.value)}"
 
 

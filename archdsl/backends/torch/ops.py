@@ -63,6 +63,11 @@ def position_bias(table: Tensor, rows: Tensor) -> Tensor:
     return table.t().contiguous().index_select(1, rows.flatten()).view(1, -1, *rows.shape)
 
 
+def offset_bias(table: Tensor, columns: Tensor) -> Tensor:
+    """The table by distance [H, D], spread to all pairs of places by `columns` [N, M]: -> [1, H, N, M]."""
+    return table.index_select(1, columns.flatten()).view(1, -1, *columns.shape)
+
+
 def continuous_position_bias(
     offsets: Tensor, weight: Tensor, bias: Tensor, out: Tensor, rows: Tensor, most: float
 ) -> Tensor:
@@ -82,6 +87,25 @@ def head_norm(
     if log_scale is not None:
         y_Hd = y_Hd * log_scale.clamp(max=most_log_scale).exp().squeeze(-1)
     return y_Hd.flatten(-2)
+
+
+def unfold(x: Tensor, size: tuple[int, int], kernel: int, stride: int, padding: int) -> Tensor:
+    """Each neighbourhood of a map, tokens [B, H * W, C] of `size`, as one token: -> [B, N, C * kernel^2]."""
+    planes = x.transpose(1, 2).reshape(x.shape[0], x.shape[2], *size)
+    return F.unfold(planes, kernel, padding=padding, stride=stride).transpose(1, 2)
+
+
+def positive_features(x: Tensor, w: Tensor, parts: int) -> Tensor:
+    """exp(w x - |x|^2 / 2) / sqrt(m) for each part of the channels: [..., parts * d], w [m, d] -> [..., parts * m]."""
+    x_Pd = x.reshape(*x.shape[:-1], parts, w.shape[1])
+    y_Pm: Tensor = (F.linear(x_Pd, w) - x_Pd.square().sum(-1, keepdim=True) / 2).exp() / w.shape[0] ** 0.5
+    return y_Pm.flatten(-2)
+
+
+def linear_attention(q: Tensor, k: Tensor, v: Tensor, eps: float) -> Tensor:
+    """q (k^T v) / (q (k^T 1) + eps): [B, N, m], [B, N, m], [B, N, C] -> [B, N, C]."""
+    k_BmN = k.transpose(1, 2)
+    return q @ (k_BmN @ v) / (q @ k_BmN.sum(2, keepdim=True) + eps)
 
 
 def take(x: Tensor, slots: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ class ConvStem(Stem):
 
     dims: the width after each convolution
     stride: of each convolution
+    act_last: whether there is an activation behind the last one too
     pool: `max` halves the map by the largest of 3x3 neighbours
 
     Source: ResNet, arXiv 1512.03385; of three small convolutions: arXiv 1812.01187
@@ -37,6 +38,7 @@ class ConvStem(Stem):
     norm: NormName = "batch"
     norm_eps: Eps = 1e-5
     act: ActivationName = "relu"
+    act_last: bool = True
     pool: Literal["max", "none"] = "none"
 
     def lower(self, g: Scope, flow: Flow) -> Flow:
@@ -51,7 +53,8 @@ class ConvStem(Stem):
         for index, (dim, stride) in enumerate(zip(self.dims, self.stride, strict=True), 1):
             x = convolution(g, x, dim, self.kernel, stride=stride, name=f"conv{index}")
             x = norm_of_map(g, x, self.norm, eps=self.norm_eps, name=f"norm{index}")
-            x = g.add(Activation(self.act), x, name=f"act{index}")
+            if self.act_last or index < len(self.dims):
+                x = g.add(Activation(self.act), x, name=f"act{index}")
         return flow.to(g.add(Pool2d("max", 3, 2, 1), x, name="pool") if self.pool == "max" else x)
 
 

@@ -14,9 +14,15 @@ from archdsl.ops.norm import Affine, BatchNorm, LayerNorm, LayerNormWithOnes, Sh
 def _layer_norm(w: Writer, node: Node, op: LayerNorm, x: Expression) -> Expression:
     more = option("eps", op.eps, 1e-5) + ("" if op.affine else ", elementwise_affine=False")
     made = w.module(node, f"nn.LayerNorm({channels(op.dim)}{more})", x)
-    if op.affine and op.start != 1:
-        w.init.append(f"nn.init.constant_({w.holder(node.path)}.weight, {number('start', op.start)})")
+    if op.affine:
+        _started(w, node, op.start)
     return made
+
+
+def _started(w: Writer, node: Node, start: float) -> None:
+    """What the weight of a norm starts at, where that is not 1."""
+    if start != 1:
+        w.init.append(f"nn.init.constant_({w.holder(node.path)}.weight, {number('start', start)})")
 
 
 def _layer_norm_with_ones(w: Writer, node: Node, op: LayerNormWithOnes, x: Expression) -> Expression:
@@ -27,7 +33,9 @@ def _layer_norm_with_ones(w: Writer, node: Node, op: LayerNormWithOnes, x: Expre
 def _batch_norm(w: Writer, node: Node, op: BatchNorm, x: Expression) -> Expression:
     more = option("eps", op.eps, 1e-5) + option("momentum", op.momentum, 0.1)
     kind = "nn.BatchNorm2d" if isinstance(node.type.order, Planes) else "ChannelBatchNorm"
-    return w.module(node, f"{kind}({channels(op.dim)}{more})", x)
+    made = w.module(node, f"{kind}({channels(op.dim)}{more})", x)
+    _started(w, node, op.start)
+    return made
 
 
 def _token_batch_norm(w: Writer, node: Node, op: TokenBatchNorm, x: Expression) -> Expression:

@@ -85,7 +85,8 @@ def _append_ones(w: Writer, node: Node, op: AppendOnes, x: Expression) -> Expres
 
 def _add_position(w: Writer, node: Node, op: AddPosition, x: Expression) -> Expression:
     shape = f"1, {number('num_tokens', op.num_tokens)}, {channels(op.dim)}"
-    return Expression(f"{x.text} + {w.parameter(node, start(op.init, shape))}", x.depth, infix=True)
+    hold = w.state if op.fixed else w.parameter
+    return Expression(f"{x.text} + {hold(node, start(op.tensors()[''].init, shape))}", x.depth, infix=True)
 
 
 def _take_token(w: Writer, node: Node, op: TakeToken, x: Expression) -> Expression:
