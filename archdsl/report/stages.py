@@ -66,6 +66,10 @@ def _map_of(node: Node) -> str:
     return f"{order.height}x{order.width}" if order else "-"
 
 
+def _attends(node: Node) -> bool:
+    return isinstance(node.op, Attention | LinearAttention)
+
+
 def _attention_of(node: Node) -> str:
     order = node.inputs[0].type.order
     if not isinstance(order, Windows):
