@@ -48,10 +48,10 @@ def small(size: tuple[int, int] = SQUARE, **more: Any) -> Spec:
     return load("levit_256", set={**SMALL, "input.size": list(size), **more})
 
 
-def of_timm(timm: ModuleType, size: tuple[int, int]) -> nn.Module:
+def of_timm(timm: ModuleType, size: tuple[int, int], name: str = "levit_256") -> nn.Module:
     """The small network with telling weights, and running statistics near those of images."""
     widths: dict[str, Any] = {"embed_dim": (32, 48, 64), "key_dim": 8, "depth": (1, 1, 1), "num_classes": 50}
-    model = telling(timm.create_model("levit_256", img_size=size, **widths))
+    model = telling(timm.create_model(name, img_size=size, **widths))
     for norm in model.modules():
         if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
             norm.momentum = 0.9
@@ -79,6 +79,15 @@ def test_levit_equals_timm_in_logits_and_gradients(timm: ModuleType, size: tuple
     for name, parameter in mine.named_parameters():
         assert wanted[name].any(), name
         assert difference(parameter.grad, wanted[name]) <= 1e-4, name
+
+
+def test_timms_form_of_convolutions_has_the_same_weights(timm: ModuleType):
+    theirs, x = of_timm(timm, SQUARE, "levit_conv_256"), images(3, *SQUARE)
+    assert sum(tensor.ndim == 4 for tensor in theirs.state_dict().values()) > 4, "its linears are convolutions"
+    with torch.inference_mode():
+        want = theirs(x)
+        assert_telling(want)
+        assert difference(ours(small(), theirs).eval()(x), want) <= 1e-5
 
 
 def test_the_two_heads_equal_timms_in_training(timm: ModuleType):

@@ -28,6 +28,7 @@ from archdsl.language import load
 from archdsl.language.architecture.lower import lower
 from archdsl.language.architecture.model import Spec
 from archdsl.ops.performer import LinearAttention, PositiveFeatures, Unfold
+from archdsl.report.stages import stage_facts
 
 SMALL: dict[str, Any] = {
     "stem.dim": 48,
@@ -180,6 +181,12 @@ def test_a_training_step_gives_every_parameter_a_finite_gradient_and_leaves_what
         assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), name
     optimizer.step()
     assert all(torch.equal(value, before[name]) for name, value in module.named_buffers())
+
+
+def test_show_tells_attention_by_random_features_from_softmax():
+    names = ("t2t_vit_14", "t2t_vit_t_14")
+    stems = [stage_facts(graph, graph)[0] for graph in (lower(small(name)) for name in names)]
+    assert [stem.attention for stem in stems] == [{"linear": 2}, {"global": 2}]
 
 
 # --- what is fixed --------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from archdsl.ir.op import Cost
 from archdsl.ir.order import Windows
 from archdsl.ir.paths import part_of, stage_of
 from archdsl.ops.attention import Attention
+from archdsl.ops.performer import LinearAttention
 from archdsl.passes.propagate_layouts import data_moving_reorders
 
 
@@ -49,7 +50,9 @@ def stage_facts(graph: Graph, settled: Graph) -> list[StageFacts]:
             map=_map_of(nodes[-1]),
             dim=nodes[-1].type.channels,
             blocks=len({part_of(node.path) for node in nodes if ".blocks." in node.path}),
-            attention=dict(Counter(_attention_of(node) for node in nodes if isinstance(node.op, Attention))),
+            attention=dict(
+                Counter(_attention_of(node) for node in nodes if isinstance(node.op, Attention | LinearAttention))
+            ),
             cost=total_cost(nodes),
             reorders_before=moves_before[name],
             reorders_after=moves_after[name],
@@ -63,9 +66,13 @@ def _map_of(node: Node) -> str:
     return f"{order.height}x{order.width}" if order else "-"
 
 
+def _attends(node: Node) -> bool:
+    return isinstance(node.op, Attention | LinearAttention)
+
+
 def _attention_of(node: Node) -> str:
     order = node.inputs[0].type.order
     if not isinstance(order, Windows):
-        return "global"
+        return "global" if isinstance(node.op, Attention) else "linear"
     shift = f", shift {order.shift[0]}x{order.shift[1]}" if order.shifted else ""
     return f"windows {order.window[0]}x{order.window[1]}{shift}"
