@@ -1,4 +1,4 @@
-"""Writes the pages of docs/reference that are made from the code: commands and parts.
+"""Writes the pages of docs/reference that are made from the code: commands, parts and rules.
 
     python docs/generate_reference.py
 
@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 
 from archdsl.cli.main import COMMANDS, archdsl
 from archdsl.parts.part import Part, PartKind, parts
+from archdsl.report.rules import rules_page
 
 FOLDER = Path(__file__).parent / "reference"
 KINDS: dict[PartKind, str] = {
@@ -104,7 +105,7 @@ def _default(field: FieldInfo) -> str:
     return f"`{list(value) if isinstance(value, tuple) else value}`"
 
 
-PAGES = {"commands.md": commands_page, "parts.md": parts_page}
+PAGES = {"commands.md": commands_page, "parts.md": parts_page, "rules.md": rules_page}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():

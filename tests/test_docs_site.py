@@ -53,7 +53,7 @@ def run_all(page: list[list[str]], folder: Path, capfd: pytest.CaptureFixture[st
         assert code == 0, f"{shlex.join(arguments)}\n{shown.out}\n{shown.err}"
 
 
-@pytest.mark.parametrize("page", ["commands.md", "parts.md"])
+@pytest.mark.parametrize("page", ["commands.md", "parts.md", "rules.md"])
 def test_a_reference_page_is_what_the_code_says(page: str) -> None:
     made = script("generate_reference").PAGES[page]()
     assert (DOCS / "reference" / page).read_text(encoding="utf-8") == made, "python docs/generate_reference.py"

@@ -39,6 +39,7 @@ COMMANDS = {
     "worker": "archdsl.cli.worker",
     "cache": "archdsl.cli.cache",
     "schema": "archdsl.cli.schema",
+    "explain": "archdsl.cli.explain",
     "doctor": "archdsl.cli.doctor",
 }
 
