@@ -29,7 +29,8 @@ WIDTH = 100
 def commands_page() -> str:
     """The help of every command, as the terminal shows it."""
     lines = ["# Commands", "", "What `archdsl COMMAND --help` prints.", ""]
-    group = click.Context(archdsl, info_name="archdsl", max_content_width=WIDTH, terminal_width=WIDTH)
+    names = archdsl.context_settings["help_option_names"]  # click keeps them with a command when it is first used
+    group = click.Context(archdsl, info_name="archdsl", terminal_width=WIDTH, help_option_names=names)
     for name in COMMANDS:
         command = archdsl.get_command(group, name)
         assert command is not None
