@@ -26,6 +26,7 @@ from archdsl.study.storage.urls import masked, shown
 COMPLETES = "_ARCHDSL_COMPLETE"
 """The environment variable by which a shell asks for completions: click answers it and exits."""
 COMMANDS = {
+    "init": "archdsl.cli.init",
     "check": "archdsl.cli.check",
     "show": "archdsl.cli.show",
     "list": "archdsl.cli.list",
