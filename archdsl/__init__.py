@@ -12,7 +12,7 @@ TYPE_CHECKING = False  # as in `typing`, which `python -m archdsl` would import 
 if TYPE_CHECKING:
     from typing import Any
 
-    from archdsl.compiler import build, compile, cost, deploy, export_onnx, identity
+    from archdsl.compiler import build, compile, cost, deploy, export_onnx, features, identity
     from archdsl.language.architecture.load import load
     from archdsl.latency.engine.compile import compile_engine
     from archdsl.latency.measurement import measure
@@ -31,6 +31,7 @@ _HOME = {
     "deploy": "archdsl.compiler",
     "identity": "archdsl.compiler",
     "export_onnx": "archdsl.compiler",
+    "features": "archdsl.compiler",
     "import_weights": "archdsl.weights.importing",
     "compile_engine": "archdsl.latency.engine.compile",
     "measure": "archdsl.latency.measurement",
@@ -48,6 +49,7 @@ __all__ = [
     "deploy",
     "evaluate",
     "export_onnx",
+    "features",
     "identity",
     "import_weights",
     "load",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from archdsl.backends import backend
 from archdsl.errors import BackendError
 from archdsl.ir.graph import Graph
 from archdsl.json_fields import JsonFields
+from archdsl.language.architecture.backbone import backbone_of
 from archdsl.language.architecture.load import load
 from archdsl.language.architecture.lower import lower
 from archdsl.language.architecture.model import Spec
@@ -25,6 +26,8 @@ from archdsl.passes.runner import run_passes
 
 if TYPE_CHECKING:
     from torch import fx
+
+    from archdsl.backends.torch.feature_maps import FeatureModule
 
 AnySpec = Spec | str | os.PathLike[str]
 """A spec, or the name or path of one."""
@@ -115,7 +118,8 @@ def deploy_graph(
     if weights is None:
         weights = initial_weights(graph, seed)
     else:
-        check_weights(graph, weights)
+        weights = _for_inference(graph, weights)
+        check_weights(graph.inference(), weights)
     graph = graph.inference()
     numbers = as_arrays({name: weights[name] for name in graph.tensors()})
     network = run_passes(Network(graph, numbers), pipelines.DEPLOYMENT)[0]
@@ -182,7 +186,9 @@ def build(
     precision: str = "fp32",
     seed: int = 0,
 ) -> fx.GraphModule:
-    """A PyTorch module of the spec: images [B, C, H, W] -> logits [B, classes].
+    """A PyTorch module of the spec: images [B, C, H, W] -> logits [B, classes], of a segmenter [B, classes, H, W].
+
+    A network of several outputs gives a mapping of them by name.
 
     Args:
         spec: a spec, or the name or path of one
@@ -214,6 +220,38 @@ def build(
         _only_deployed(precision)
         module = torch_fx.emit(compile(spec, training=training), _of_form(spec, weights, training), seed=seed)
     return module
+
+
+def features(
+    spec: AnySpec, out: Sequence[str] | None = None, weights: Mapping[str, Any] | None = None, *, seed: int = 0
+) -> FeatureModule:
+    """The backbone of a spec as a PyTorch module: images [B, C, H, W] -> a list of feature maps, finest first.
+
+    Every map is planes [B, channels, height, width]. `feature_info` says their names, channels and strides.
+
+    Args:
+        spec: a spec, or the name or path of one
+        out: the parts that make the maps: `stem`, a stage (`stages.2`), a block (`stages.2.blocks.5`); by default what
+            the spec says under `features`, or every stage
+        weights: a state dict by archdsl's names, of the backbone or of the whole network; by default the initial
+            weights of `seed`
+        seed: of the initial weights
+    Raises: SpecError for a part that is not there, ShapeError where a part makes no map; WeightsError
+    Example:
+        >>> import archdsl, torch
+        >>> backbone = archdsl.features("micro_swin")
+        >>> backbone.feature_info.channels(), backbone.feature_info.reduction()
+        ([32, 64], [4, 8])
+        >>> [list(each.shape) for each in backbone(torch.zeros(2, 3, 32, 32))]
+        [[2, 32, 8, 8], [2, 64, 4, 4]]
+    """
+    from archdsl.backends.torch.feature_maps import as_features
+
+    given = as_spec(spec)
+    graph = compile(backbone_of(given, out))
+    if weights is not None:
+        weights = _without(weights, lower(given).tensors().keys() - graph.tensors().keys())
+    return as_features(backend("torch").emit(graph, weights, seed=seed), graph)
 
 
 def export_onnx(
@@ -317,15 +355,26 @@ def _only_deployed(precision: str) -> None:
 
 
 def _of_form(spec: AnySpec, weights: Mapping[str, Any] | None, training: bool) -> Mapping[str, Any] | None:
-    """A whole state dict without what only training reads, where that is left out. Errors: WeightsError"""
-    whole = lower(as_spec(spec))
-    if weights is None or training or not whole.training_outputs:
+    """A state dict without what only training reads, where that is left out."""
+    return weights if weights is None or training else _for_inference(lower(as_spec(spec)), weights)
+
+
+def _for_inference(graph: Graph, weights: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A state dict without what only training reads, which it has whole or not at all. Errors: WeightsError"""
+    if not graph.training_outputs:
         return weights
     from archdsl.backends.initial import check_weights
 
-    check_weights(whole, weights)
-    left = whole.tensors().keys() - whole.inference().tensors().keys()
-    return {name: value for name, value in weights.items() if name not in left}
+    left = graph.tensors().keys() - graph.inference().tensors().keys()
+    if left & weights.keys():
+        check_weights(graph, weights)
+    return _without(weights, left)
+
+
+def _without(weights: Mapping[str, Any], left: Set[str]) -> dict[str, Any]:
+    """A state dict without these tensors, and without the step counters of batch norms among them."""
+    counters = {f"{name.removesuffix('.running_var')}.num_batches_tracked" for name in left}
+    return {name: value for name, value in weights.items() if name not in left and name not in counters}
 
 
 def as_spec(spec: AnySpec) -> Spec:

@@ -24,6 +24,7 @@ Reason = Literal[
     "protocol",  # the worker's answer was not one
     "unknown-segment",  # a prediction needs the time of a segment that was not measured
     "extrapolation",  # a prediction would be far from all networks that calibrate it, or there are none
+    "not-cut",  # a network that can only be measured whole was to be predicted from segments
     "other-target",  # a prediction was asked for another target than the one measured
     "quarantined",  # it has crashed the worker too often to be tried again
 ]

@@ -3,7 +3,7 @@
 A plug-in is a Python file that registers parts (`archdsl --plugin FILE`), or a package that names its module in the
 entry-point group `archdsl.blocks`. Names that are not here may move in any release.
 
-- `Stem`, `Block`, `Downsample`, `Head`: the bases of parts; `register` makes one known in YAML
+- `Stem`, `Block`, `Downsample`, `Neck`, `Head`: the bases of parts; `register` makes one known in YAML
 - `Flow`, `Scope`, `Value`: what `lower` is given and returns; `as_tokens`, `as_planes` change the layout of a value
 - `norm`, `mlp`, `self_attention`, `residual`, `check_heads`: the sublayers of the built-in families
 - `ActivationName` … `Window`: the types of fields that many parts share, with their limits and descriptions
@@ -51,6 +51,10 @@ Examples:
     ...     def lower(self, g: Scope, flow: Flow, dim: int) -> Flow:
     ...         x = as_planes(g, flow.x)
     ...         return flow.to(g.add(ops.Conv2d(x.type.channels, dim, 2, stride=2), x, name="conv"))
+    >>> @register("coarsest")
+    ... class Coarsest(Neck):
+    ...     def lower(self, g: Scope, flow: Flow) -> Flow:
+    ...         return flow.to(list(flow.maps.values())[-1])
     >>> @register("linear")
     ... class LinearHead(Head):
     ...     weight_names = {"mine": WeightNames({"classifier.": "head.fc."})}
@@ -63,6 +67,7 @@ Examples:
     ... input: {size: 16}
     ... stem: {type: strided, dim: 8}
     ... stages: [{block: token_mixer, depth: 2, heads: 2}, {block: token_mixer, depth: 1, heads: 4, downsample: halve}]
+    ... neck: [coarsest]
     ... head: linear
     ... ''')
     >>> spec.stages[1].blocks[0].heads
@@ -91,7 +96,7 @@ from archdsl.parts.fields import (
 )
 from archdsl.parts.flow import Flow, as_planes, as_tokens
 from archdsl.parts.layers.sublayers import check_heads, mlp, norm, residual, self_attention
-from archdsl.parts.part import Block, Downsample, Head, Stem, register
+from archdsl.parts.part import Block, Downsample, Head, Neck, Stem, register
 from archdsl.parts.weight_names import WeightNames
 
 __all__ = [
@@ -105,6 +110,7 @@ __all__ = [
     "Head",
     "Heads",
     "Kernel",
+    "Neck",
     "NormAxis",
     "NormName",
     "Planes",

@@ -1,6 +1,6 @@
 """Writes the pages of docs/reference that are made from the code: commands, parts and rules.
 
-    python docs/generate_reference.py
+    python docs/generate_reference.py [FOLDER]
 
 `tests/test_docs_site.py` fails where a page is not what this writes.
 """
@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import types
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -21,7 +22,7 @@ from archdsl.report.rules import rules_page
 
 FOLDER = Path(__file__).parent / "reference"
 KINDS: dict[PartKind, str] = {
-    "stem": "Stems", "block": "Blocks", "downsample": "Downsamplings", "head": "Heads",
+    "stem": "Stems", "block": "Blocks", "downsample": "Downsamplings", "neck": "Necks", "head": "Heads",
 }  # fmt: skip
 WIDTH = 100
 
@@ -55,8 +56,9 @@ def parts_page() -> str:
     lines = [
         "# Parts",
         "",
-        "Everything that `stem`, `block`, `downsample` and `head` may name. A block's field may also be a list with "
-        "one value for each block of its stage. A field without a default must be given, by the part or by `defaults`.",
+        "Everything that `stem`, `block`, `downsample`, `neck` and `head` may name. A block's field may also be a list "
+        "with one value for each block of its stage. A field without a default must be given, by the part or by "
+        "`defaults`.",
         "",
     ]
     for kind, title in KINDS.items():
@@ -109,5 +111,6 @@ def _default(field: FieldInfo) -> str:
 PAGES = {"commands.md": commands_page, "parts.md": parts_page, "rules.md": rules_page}
 
 if __name__ == "__main__":
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER
     for name, page in PAGES.items():
-        FOLDER.joinpath(name).write_text(page(), encoding="utf-8")
+        folder.joinpath(name).write_text(page(), encoding="utf-8")

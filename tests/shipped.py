@@ -25,6 +25,10 @@ CONVOLVED = 96
 """The image of the larger networks of bottlenecks alone, whose layers fit every size."""
 
 
+DENSE, DENSE_DIM = 224, 32
+"""The image of other large networks with a neck, and the width of their stems and necks."""
+
+
 @cache
 def at_test_size(name: str) -> Spec:
     """The spec, or, when it is large, the same with BLOCKS blocks a stage and half the width, where heads allow it."""
@@ -37,6 +41,12 @@ def at_test_size(name: str) -> Spec:
     heads = {f"stages.{i}.heads": stage["heads"] for i, stage in enumerate(spec.data["stages"]) if "heads" in stage}
     if "dim" in spec.data["stem"] and all(number % 2 == 0 for number in heads.values()):
         small |= {path: number // 2 for path, number in heads.items()} | {"stem.dim": spec.data["stem"]["dim"] // 2}
+    if spec.neck:
+        small |= {f"neck.{index}.dim": DENSE_DIM for index in range(len(spec.neck))}
+        if "dim" in spec.data["stem"]:
+            small |= {path: 2 ** int(path.split(".")[1]) for path in heads}
+            small |= {"stem.dim": DENSE_DIM, "input.size": DENSE}
+            small |= {f"heads.{named.name}.classes": 12 for named in spec.heads}
     return archdsl.load(name, set=small)
 
 
@@ -65,6 +75,11 @@ def telling_module(spec: Spec, seed: int = 0) -> fx.GraphModule:
         with torch.no_grad():
             module(images(4, *spec.input.size, seed=7))
     return module.eval()
+
+
+def side_by_side(output: torch.Tensor | dict[str, torch.Tensor]) -> torch.Tensor:
+    """What a network gives as one tensor: the only one as it is, several flat and side by side."""
+    return torch.cat([each.flatten(1) for each in output.values()], 1) if isinstance(output, dict) else output
 
 
 def numbers_of(module: nn.Module) -> dict[str, np.ndarray]:

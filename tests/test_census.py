@@ -28,7 +28,7 @@ from archdsl.ops.joining import AddVector, Concat, Mul, MulVector, Sub
 from archdsl.ops.linear import Conv2d, Linear
 from archdsl.ops.norm import Affine, BatchNorm, LayerNorm, Shift, TokenAffine, TokenBatchNorm
 from archdsl.ops.pointwise import Activation, Add, Average, LayerScale
-from archdsl.ops.pooling import Pool2d
+from archdsl.ops.pooling import AdaptivePool, Pool2d, Resize
 from archdsl.ops.tokens import AddPosition, MeanPool, MergeGroups, PrependToken, Reorder, Slice, TakeToken
 from archdsl.ops.values import Constant
 from archdsl.passes.propagate_layouts import data_moving_reorders
@@ -39,6 +39,7 @@ SHIFTED_BR = ["swin_b_br"]
 
 KINDS_OF_OPS = {Input, Linear, Conv2d, LayerNorm, Activation, Add, Reorder, MergeGroups, Slice, Attention, Constant}
 KINDS_OF_OPS |= {
+    AdaptivePool,
     AddVector,
     HeadNorm,
     Average,
@@ -47,6 +48,7 @@ KINDS_OF_OPS |= {
     MulVector,
     Sub,
     Pool2d,
+    Resize,
     MeanPool,
     PrependToken,
     AddPosition,
@@ -55,11 +57,11 @@ KINDS_OF_OPS |= {
 
 ONNX_OPS = {"Add", "Concat", "Conv", "Gather", "Gelu", "LayerNormalization", "MatMul", "Mul", "ReduceMean", "Relu"}
 ONNX_OPS |= {"AveragePool", "HardSigmoid", "MaxPool", "Mean", "Sigmoid", "Sub", "Reshape", "Slice", "Softmax", "Split"}
-ONNX_OPS |= {"Transpose", "ReduceL2", "Max", "Div"}
+ONNX_OPS |= {"Transpose", "ReduceL2", "Max", "Div", "Resize"}
 NORMALISATIONS = {"LayerNormalization", "BatchNormalization", "InstanceNormalization", "GroupNormalization"}
 
-AFFINE_STAYS = ("stem.norm", ".shortcut.norm", ".norm1", ".norm2", ".downsample.norm")
-"""Norms that a residual stream may read as well: their scale and shift cannot go into one linear (SwinV2's last)."""
+AFFINE_STAYS = ("stem.norm", ".shortcut.norm", ".norm1", ".norm2", ".downsample.norm", "features.3.norm")
+"""Norms that a residual stream or a pooling may read as well: their scale and shift cannot go into one linear."""
 
 
 @dataclass(frozen=True)
@@ -185,9 +187,11 @@ def test_no_layer_norm_is_affine_but_those_that_a_residual_stream_reads(name: st
     assert all(path.endswith(AFFINE_STAYS) for path in affine)
     for node in graph.live():
         if node.path in affine:
-            assert any(isinstance(reader.op, Add) for reader in readers_beyond_reorders(graph, node))
+            assert any(isinstance(reader.op, Add | AdaptivePool) for reader in readers_beyond_reorders(graph, node))
     plain = sum(isinstance(node.op, LayerNorm) and not node.op.affine for node in graph.live())
-    assert plain + len(affine) == count(lower(at_test_size(name)), LayerNorm)
+    before = [node for node in lower(at_test_size(name)).live() if isinstance(node.op, LayerNorm)]
+    of_one_value = Counter(beyond_reorders(node.inputs[0]) for node in before)  # plain norms of one value are one norm
+    assert plain + len(affine) == len(of_one_value)
 
 
 def test_which_networks_keep_the_norm_of_their_stem():
@@ -197,6 +201,12 @@ def test_which_networks_keep_the_norm_of_their_stem():
         if any(n.path == "stem.norm" and isinstance(n.op, LayerNorm) for n in deployed(name).graph.live())
     }
     assert kept == {name for name in distinct() if at_test_size(name).stem.norm == "layer"}
+
+
+def beyond_reorders(node: Node) -> Node:
+    while isinstance(node.op, Reorder):
+        (node,) = node.inputs
+    return node
 
 
 def readers_beyond_reorders(graph: Graph, node: Node) -> list[Node]:
@@ -266,9 +276,16 @@ def test_the_ops_of_a_deployed_model(name: str):
     assert forms["ReduceL2"] == forms["Max"] == forms["Div"] == len(heads)
     assert forms["Mean"] == count(graph, Average)
     assert forms["Softmax"] == len(attentions)
-    assert forms["MatMul"] == count(graph, Linear) + 2 * len(attentions)
+    pooled = sum(isinstance(node.op, AdaptivePool) and by_products(node) for node in graph.live())
+    assert forms["MatMul"] == count(graph, Linear) + 2 * len(attentions) + 2 * pooled
     assert forms["LayerNormalization"] == count(graph, LayerNorm)
     assert sum(forms[name] for name in ("Gelu", "Relu", "Sigmoid", "HardSigmoid")) == count(graph, Activation)
+
+
+def by_products(node: Node) -> bool:
+    """Whether the neighbourhoods of a pooling overlap, or differ in size."""
+    (x,) = node.inputs
+    return any(side % part for side, part in zip(x.type.shape[1:], node.type.shape[1:], strict=True))
 
 
 def test_the_canonical_attention_is_two_products_around_one_sum_and_a_softmax():

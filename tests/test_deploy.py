@@ -15,13 +15,13 @@ import onnx
 import pytest
 import torch
 from onnx_runs import run
-from shipped import assert_telling, at_test_size, difference, distinct, numbers_of, telling_module
+from shipped import assert_telling, at_test_size, difference, distinct, numbers_of, side_by_side, telling_module
 from timm_references import images
 
 import archdsl
 from archdsl.backends.onnx import model as onnx_model
 from archdsl.backends.onnx.dialects import dialect_for
-from archdsl.backends.parity import parity_of
+from archdsl.backends.parity import as_one, parity_of
 from archdsl.backends.precision import PRECISIONS
 from archdsl.backends.torch import fx as torch_fx
 from archdsl.compiler import deploy
@@ -38,11 +38,12 @@ KINDS += ["vit_ti_16"]
 def in_torch(network: Network, x: torch.Tensor) -> torch.Tensor:
     module = torch_fx.emit(network.graph, network.weights, deploy=True)
     with torch.inference_mode():
-        return module(x)
+        return side_by_side(module(x))
 
 
 def in_onnxruntime(network: Network, x: torch.Tensor, **how: object) -> torch.Tensor:
-    return torch.from_numpy(run(onnx_model.emit(network.graph, network.weights, **how), x.numpy())[0])
+    outputs = run(onnx_model.emit(network.graph, network.weights, **how), x.numpy())
+    return torch.from_numpy(as_one(outputs))
 
 
 class Trained:
@@ -53,7 +54,7 @@ class Trained:
         module = telling_module(self.spec)
         self.images = images(2, *self.spec.input.size)
         with torch.inference_mode():
-            self.logits = module(self.images)
+            self.logits = side_by_side(module(self.images))
         self.weights = numbers_of(module)
         assert_telling(self.logits)
 

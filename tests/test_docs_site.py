@@ -53,10 +53,15 @@ def run_all(page: list[list[str]], folder: Path, capfd: pytest.CaptureFixture[st
         assert code == 0, f"{shlex.join(arguments)}\n{shown.out}\n{shown.err}"
 
 
-@pytest.mark.parametrize("page", ["commands.md", "parts.md", "rules.md"])
-def test_a_reference_page_is_what_the_code_says(page: str) -> None:
-    made = script("generate_reference").PAGES[page]()
-    assert (DOCS / "reference" / page).read_text(encoding="utf-8") == made, "python docs/generate_reference.py"
+def test_the_reference_pages_are_what_the_code_says(tmp_path: Path) -> None:
+    made = subprocess.run(
+        [sys.executable, str(DOCS / "generate_reference.py"), str(tmp_path)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert made.returncode == 0, made.stderr
+    pages = {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()}
+    assert set(pages) == {"commands.md", "parts.md", "rules.md"}
+    for name, text in pages.items():
+        assert (DOCS / "reference" / name).read_text(encoding="utf-8") == text, "python docs/generate_reference.py"
 
 
 @pytest.mark.timeout(600)

@@ -134,7 +134,8 @@ def test_swin_t_is_short_and_has_one_class_for_each_kind_of_block():
 def test_no_shipped_network_needs_two_classes_for_one_kind(name: str):
     text = source.emit_spec(load(name))
     assert not re.findall(r"^class (SwinBlock|VitBlock|ConvNextBlock|PatchMerging|Mlp|\w*Attention)\d", text, re.M)
-    assert len(text.splitlines()) <= 320  # GhostNet and iAFF have several forms of block
+    most = 420 if load(name).neck else 320  # GhostNet and iAFF have several forms of block, a neck has parts of its own
+    assert len(text.splitlines()) <= most
 
 
 def test_the_depth_does_not_lengthen_the_file():

@@ -74,7 +74,8 @@ class Classes(Unused, Head):
     pool: Literal["avg", "token"] = "avg"
 
 
-TOYS = {
+TOYS: dict[str, dict[str, type]] = {
+    "neck": {},
     "stem": {"tiles": Tiles},
     "block": {"weave": Weave, "plain": Plain},
     "downsample": {"fold": Fold, "halve": Halve},

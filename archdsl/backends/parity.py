@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -42,15 +42,23 @@ def in_batches(run: Callable[[Array], Array], images: Array, batch: int | None) 
     return np.concatenate([run(filled[i : i + batch]) for i in range(0, size, batch)])[: len(images)]
 
 
+def as_one(outputs: Sequence[Array]) -> Array:
+    """All outputs of a network as one array: the only one as it is, several side by side, [N, numbers]."""
+    if len(outputs) == 1:
+        return outputs[0]
+    return np.concatenate([each.reshape(len(each), -1) for each in outputs], axis=1)
+
+
 @dataclass(frozen=True)
 class Parity:
-    """Outputs [N, classes] of an artefact beside those of fp32 PyTorch in the train form.
+    """Outputs [N, classes], or maps [N, classes, H, W], of an artefact beside those of fp32 PyTorch in the train form.
 
     images:         N
     max_rel_error:  the largest difference, as a share of the largest output
     cosine:         between the outputs of one image; the least over the images
-    top1_agreement: share of the images whose largest output is the same one
+    top1_agreement: share of the images, of maps of their pixels, whose largest output is the same one
     precision:      whose gate it must pass (`backends.precision`)
+    pixels:         of one image that has answers of its own: H * W of maps, else 1
     """
 
     images: int
@@ -58,6 +66,7 @@ class Parity:
     cosine: float
     top1_agreement: float
     precision: str
+    pixels: int = 1
 
     @property
     def passed(self) -> bool:
@@ -70,24 +79,49 @@ class Parity:
         return {**asdict(self), "passed": self.passed}
 
     def __str__(self) -> str:
-        return (
-            f"max error {self.max_rel_error:.1e} of the largest output, cosine {self.cosine:.6f}, "
-            f"top-1 agrees on {self.top1_agreement:.0%} of {self.images} images"
+        return f"max error {self.max_rel_error:.1e} of the largest output, cosine {self.cosine:.6f}, " + agreement_text(
+            self.top1_agreement, self.images, self.pixels
         )
 
 
+def agreement_text(share: float, images: int, pixels: int) -> str:
+    """`top-1 agrees on 100% of 4 images`; of maps `… on 99.998% of the pixels of 4 images`."""
+    if pixels == 1:
+        return f"top-1 agrees on {share:.0%} of {images} images"
+    return f"top-1 agrees on {100 * share:.5g}% of the pixels of {images} images"
+
+
 def parity_of(got: Array, want: Array, precision: str) -> Parity:
-    """The parity of outputs `got` with `want`, both [N, classes]. Raises: ValueError when their shapes differ."""
+    """The parity of outputs `got` with `want`, both [N, classes] or [N, classes, H, W]; image by image, since maps are
+    large.
+
+    Raises: ValueError when their shapes differ
+    """
     if got.shape != want.shape:
         raise ValueError(f"outputs {list(want.shape)} are expected, got {list(got.shape)}")
-    ours, theirs = got.astype(np.float64).reshape(len(got), -1), want.astype(np.float64).reshape(len(want), -1)
     tiny = np.finfo(np.float64).tiny
-    norms = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
-    cosines = np.where((ours == theirs).all(axis=1), 1.0, (ours * theirs).sum(axis=1) / np.maximum(norms, tiny))
+    errors, largest, cosines, agreed = [], [], [], []
+    for mine, other in zip(got, want, strict=True):
+        ours, theirs = mine.astype(np.float64).ravel(), other.astype(np.float64).ravel()
+        errors.append(np.abs(ours - theirs).max())
+        largest.append(np.abs(theirs).max())
+        norms = np.linalg.norm(ours) * np.linalg.norm(theirs)
+        cosines.append(1.0 if np.array_equal(ours, theirs) else ours @ theirs / max(norms, tiny))
+        agreed.append((_answer(mine) == _answer(other)).mean())
     return Parity(
         images=len(got),
-        max_rel_error=float(np.abs(ours - theirs).max() / max(np.abs(theirs).max(), tiny)),
-        cosine=float(cosines.min()),
-        top1_agreement=float((ours.argmax(axis=1) == theirs.argmax(axis=1)).mean()),
+        max_rel_error=float(np.max(errors) / max(np.max(largest), tiny)),
+        cosine=float(np.min(cosines)),
+        top1_agreement=float(np.mean(agreed)),
         precision=precision,
+        pixels=got[0, 0].size if _is_map(got[0]) else 1,
     )
+
+
+def _is_map(output: Array) -> bool:
+    return output.ndim == 3
+
+
+def _answer(output: Array) -> Array:
+    """The place of the largest output; of maps for each pixel."""
+    return np.asarray(output.argmax(axis=0) if _is_map(output) else output.argmax())

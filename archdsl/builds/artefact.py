@@ -11,11 +11,12 @@ import numpy as np
 import torch
 
 from archdsl.backends.initial import Array
-from archdsl.backends.parity import Parity, in_batches, parity_of, probe_images
+from archdsl.backends.parity import Parity, as_one, in_batches, parity_of, probe_images
 from archdsl.backends.precision import precision_named
 from archdsl.builds.config import BuildConfig
 from archdsl.compiler import build
 from archdsl.errors import ArchError, BackendError
+from archdsl.language.architecture.lower import lower
 
 PROBED = 4
 """How many generated images parity is measured on when there are no real ones."""
@@ -97,25 +98,32 @@ class Made:
 
 def make_ready(config: BuildConfig) -> Ready:
     """The network, and its answers. Errors: WeightsError; ArchError (`not-finite`) when an answer is not a number."""
-    module = build(config.spec, config.weights, seed=config.seed).eval()
+    module = asked = build(config.spec, config.weights, seed=config.seed).eval()
     images = probe_images(config.image_shape, PROBED) if config.images is None else config.images
     wanted = outputs_of(module, images)
+    if lower(config.spec).training_outputs:  # what only training reads is kept too
+        module = build(config.spec, config.weights, seed=config.seed, training=True)
     state = {name: tensor for name, tensor in module.state_dict().items() if "num_batches_tracked" not in name}
     if not np.isfinite(wanted).all():
         bad = [name for name, tensor in state.items() if not tensor.isfinite().all()]
         message = f"{bad[0]} holds numbers that are not finite" if bad else "the output is not finite"
         raise ArchError.at("--weights", config.weights_from, "not-finite", message, "give other weights")
-    scores = config.score(lambda images: outputs_of(module, images, len(images))) if config.score else None
+    scores = config.score(lambda images: outputs_of(asked, images, len(images))) if config.score else None
     return Ready(config, state, images, wanted, scores)
 
 
-def outputs_of(module: Callable[[torch.Tensor], torch.Tensor], images: Array, batch: int | None = 8) -> Array:
-    """A module's outputs for images [N, C, H, W], `batch` at a time.
+def outputs_of(module: Callable[[torch.Tensor], Any], images: Array, batch: int | None = 8) -> Array:
+    """A module's outputs for images [N, C, H, W], `batch` at a time: one, or several side by side (`as_one`).
 
     None: at two batch sizes, one of them 1, as becomes something that takes any
     """
+
+    def run(piece: Array) -> Array:
+        given = module(torch.from_numpy(piece))
+        return as_one([each.float().numpy() for each in (given.values() if isinstance(given, dict) else [given])])
+
     with torch.inference_mode():
-        return in_batches(lambda piece: module(torch.from_numpy(piece)).float().numpy(), images, batch)
+        return in_batches(run, images, batch)
 
 
 def _not_the_network(kind: str, precision: str, how: str) -> BackendError:

@@ -24,6 +24,7 @@ from archdsl.builds.artefact import Made, Ready, outputs_of
 from archdsl.compiler import build, deploy, export_onnx
 from archdsl.errors import BackendError
 from archdsl.files import write_file
+from archdsl.language.architecture.lower import lower
 from archdsl.passes.runner import run_passes
 from archdsl.versions import installed_version
 from archdsl.weights.reading import read_weights
@@ -78,7 +79,8 @@ def make_onnx(ready: Ready, folder: Path) -> Made:
     facts["opset"] = config.opset or usual
     files = tuple(sorted(folder.glob(f"{path.name}*")))
     try:
-        runtime, outputs = run_onnx(path, ready.images[measured], config.precision)
+        names = list(lower(config.spec).inference().outputs)
+        runtime, outputs = run_onnx(path, ready.images[measured], config.precision, names)
     except BackendError as error:
         if not isinstance(error, NoRuntime) and facts["opset"] <= usual:
             raise

@@ -58,7 +58,8 @@ def write_build(config: BuildConfig, out: str | os.PathLike[str]) -> dict[str, A
 def facts_of(ready: Ready) -> dict[str, Any]:
     """What is built and from what, without the artefacts."""
     config, costs = ready.config, cost(ready.config.spec)
-    note = _image_note(config)
+    note, ends = _image_note(config), lower(config.spec).inference().outputs
+    outputs = [["batch", *node.type.shape] for node in ends.values()]
     return {
         **config.trained_on,
         **({"image_note": note} if note else {}),
@@ -72,7 +73,8 @@ def facts_of(ready: Ready) -> dict[str, Any]:
         "images": config.images_from,
         **({"accuracy": {"scored_on": config.scored_on, "fp32": ready.fp32_scores}} if ready.fp32_scores else {}),
         "input": ["batch", *config.image_shape],
-        "output": ["batch", *ready.wanted.shape[1:]],
+        "output": outputs[0],
+        **({"outputs": dict(zip(ends, outputs, strict=True))} if len(outputs) > 1 else {}),
         "changed": [f"{path}: {note}" for path, note in lower(config.spec).notes],
         "made_with": {"python": platform.python_version(), **{name: installed_version(name) for name in INVOLVED}},
     }

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from archdsl.backends.onnx.dialects import DIALECTS
+from archdsl.backends.parity import agreement_text
 from archdsl.backends.precision import PRECISIONS
 from archdsl.builds.config import KINDS, BuildConfig
 from archdsl.cli import options
@@ -17,7 +18,10 @@ from archdsl.cli.output import echo_note, echo_progress, print_json, say
 from archdsl.cli.parameters import SpecName, Words
 from archdsl.cli.weights import unused_weights_options, weights_of
 from archdsl.errors import ArchError, Problem, at_argument
+from archdsl.language.architecture.backbone import backbone_of
 from archdsl.language.architecture.load import load
+from archdsl.language.architecture.lower import lower
+from archdsl.language.architecture.model import Spec
 from archdsl.language.text.files import StandardInput
 from archdsl.language.text.quantities import count_text
 from archdsl.language.text.yaml_text import scalar_of
@@ -52,6 +56,7 @@ MOST_AT_ONCE = 4096
     help="Of onnx, pt2 and engines.",
 )
 @click.option("--batch", default="1", show_default=True, help="Images these take at once, or `dynamic`.")
+@click.option("--features", is_flag=True, help="Build the backbone alone: its feature maps are the outputs, by name.")
 @click.option("--for", "runtime", type=click.Choice(list(DIALECTS)), help="Write onnx as is fastest on this runtime.")
 @click.option("--opset", type=int, help="Of onnx, 13 or newer [default: 20, for bf16 22, for onnxruntime 23].")
 @click.option("--gpu", "gpus", type=Words(), multiple=True, metavar="SM|NAME", help="Of tensorrt-rtx: sm86, rtx4090, …")
@@ -75,6 +80,7 @@ def build(
     deploy: bool,
     precision: str,
     batch: str,
+    features: bool,
     runtime: str | None,
     opset: int | None,
     gpus: tuple[list[str], ...],
@@ -117,11 +123,17 @@ def build(
         facts_there = loaded.trained_on.model_dump(mode="json", exclude_none=True)
     trained_on = TrainingData.read(facts_there, str(spec))
     imported = weights_of(loaded, weights, source, allow_pickle=allow_pickle, ema=ema, new_head=new_head, seed=seed)
+    if features:
+        loaded = _without_head(loaded, data)
+        needed = lower(loaded).tensors()
+        weights_used = {name: imported.weights[name] for name in needed} if imported else None
+    else:
+        weights_used = imported.weights if imported else None
     validator = validator_of(data, loaded, trained_on, weights, new_head=new_head)
     real, images_from = images_of(images, loaded, trained_on, validator)
     config = BuildConfig(
         loaded,
-        weights=imported.weights if imported else None,
+        weights=weights_used,
         weights_notes=imported.notes if imported else (),
         weights_from=str(weights) if weights else f"initial weights, seed {seed}",
         emit=emit or BuildConfig.emit,
@@ -175,6 +187,14 @@ def _check_options(out: Path | None, artefacts: Sequence[tuple[str, str, str]], 
         raise ArchError(problems)
 
 
+def _without_head(spec: Spec, data: str | None) -> Spec:
+    """The backbone of a spec. Errors: ArchError where something is to be told of answers that it does not give."""
+    if data is not None:
+        message = "--features builds a network that gives maps and no answers, so there is no accuracy to tell"
+        raise ArchError.at("--data", data, "conflict", message, "leave out one of the two")
+    return backbone_of(spec)
+
+
 def _batch(text: str) -> int | None:
     if text == "dynamic":
         return None
@@ -211,7 +231,10 @@ def _engine(words: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _print(facts: dict[str, Any], out: Path | None) -> None:
-    shapes = " -> ".join(f"[{', '.join(map(str, facts[end]))}]" for end in ("input", "output"))
+    outputs = facts.get("outputs", {"": facts["output"]})
+    shapes = f"{_shape(facts['input'])} -> " + ", ".join(
+        f"{name} {_shape(out)}".strip() for name, out in outputs.items()
+    )
     say(f"{facts['name']}: {count_text(facts['params'])} parameters, {count_text(facts['macs'])} MACs, {shapes}")
     say(f"weights: {facts['weights']}; it ran, and its output is finite")
     if "accuracy" in facts:
@@ -228,14 +251,17 @@ def _print(facts: dict[str, Any], out: Path | None) -> None:
         say(f"wrote {', '.join(file['name'] for file in facts['files'])} and build.json to {out}")
 
 
+def _shape(sides: Sequence[object]) -> str:
+    return f"[{', '.join(map(str, sides))}]"
+
+
 def _parity(made: dict[str, Any]) -> str:
     parity = made["parity"]
     if parity is None:
         return f"not run: {made['unmeasured']}"
-    return (
-        f"max error {parity['max_rel_error']:.1e} of the largest output, cosine {parity['cosine']:.6f}, "
-        f"top-1 agrees on {parity['top1_agreement']:.0%} of {parity['images']} images ({made['run_by']})"
-    )
+    agreement = agreement_text(parity["top1_agreement"], parity["images"], parity["pixels"])
+    error = f"max error {parity['max_rel_error']:.1e} of the largest output, cosine {parity['cosine']:.6f}"
+    return f"{error}, {agreement} ({made['run_by']})"
 
 
 def _accuracy(scores: Mapping[str, Any]) -> str:

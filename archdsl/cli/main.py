@@ -30,6 +30,7 @@ COMMANDS = {
     "check": "archdsl.cli.check",
     "show": "archdsl.cli.show",
     "list": "archdsl.cli.list",
+    "diff": "archdsl.cli.diff",
     "build": "archdsl.cli.build",
     "bench": "archdsl.cli.bench",
     "profile": "archdsl.cli.profile",
@@ -38,6 +39,8 @@ COMMANDS = {
     "eval": "archdsl.cli.eval",
     "search": "archdsl.cli.search",
     "worker": "archdsl.cli.worker",
+    "status": "archdsl.cli.status",
+    "report": "archdsl.cli.report",
     "cache": "archdsl.cli.cache",
     "schema": "archdsl.cli.schema",
     "explain": "archdsl.cli.explain",
@@ -68,6 +71,7 @@ def archdsl(plugins: tuple[str, ...]) -> None:
     archdsl check my_net.yaml            is it right, and what does it cost?
     archdsl show swin_free_t             stage by stage
     archdsl list 'swin*'                 the specs that come with archdsl
+    archdsl diff swin_t swin_free_t      what is different between two
     archdsl build swin_t -o out/         PyTorch weights, ONNX model, spec
     archdsl bench swin_t swin_free_t     which is faster here?
     archdsl profile swin_t               where does its time go?
@@ -75,6 +79,7 @@ def archdsl(plugins: tuple[str, ...]) -> None:
     archdsl train swin_t --data DIR      its weights and its accuracy
     archdsl eval out/ --data DIR         the accuracy of what is deployed
     archdsl search --objective latency   the front of accuracy against latency
+    archdsl status runs/quickstart       how far is a search?
     """
     if plugins:
         known = [path for path in os.environ.get(PLUGINS_VARIABLE, "").split(os.pathsep) if path]

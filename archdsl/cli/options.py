@@ -41,6 +41,7 @@ batches = click.option("--batch", "batches", type=WholeNumbers(), default="1", s
 threads = click.option(
     "--threads", default=1, show_default=True, type=click.IntRange(1, 1024), help="Threads of the runtime."
 )
+study = click.option("--study", metavar="NAME", help="Which study; needed where the storage holds several.")
 lease_s = click.option(
     "--lease",
     "lease_s",

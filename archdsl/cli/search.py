@@ -15,6 +15,7 @@ from archdsl.cli.parameters import Seconds, SpecName
 from archdsl.cli.weights import unused_weights_options
 from archdsl.errors import ArchError, at_argument
 from archdsl.language.text.files import StandardInput
+from archdsl.language.text.words import number_of
 
 if TYPE_CHECKING:
     from archdsl.runs.search import SearchResult
@@ -181,13 +182,15 @@ def _print(result: SearchResult) -> None:
     from archdsl.study.objectives import named
 
     evaluated = sum(not record.cheap and record.state != "open" for record in result.records)
-    say(f"{STOPPED[result.reason]}: {evaluated} networks evaluated in {len(result.records)} trials", err=True)
+    trials = number_of(len(result.records), "trial")
+    say(f"{STOPPED[result.reason]}: {number_of(evaluated, 'network')} evaluated in {trials}", err=True)
     stopping = stopped_early(result.records)
     early = [f"early stopping: {stopping}"] if stopping else []
     if not result.rows:
         say_lines("\n".join(["the front is empty: no network has finished and keeps to the constraints", *early]))
         return
-    print_table(front_table(result.rows, f"{result.study}: the front, {len(result.rows)} networks", result.objectives))
+    title = f"{result.study}: the front, {number_of(len(result.rows), 'network')}"
+    print_table(front_table(result.rows, title, result.objectives))
     if len(result.objectives) >= 2:
         say_lines(front_scatter(result.front))
     if result.front.contenders:

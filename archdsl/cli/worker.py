@@ -28,7 +28,7 @@ _GRACE_S = 10.0
     metavar="URL",
     help="Where the study is kept: a journal file, sqlite:///…, postgresql://… [default: $ARCHDSL_STORAGE].",
 )
-@click.option("--study", metavar="NAME", help="Which study; needed where the storage holds several.")
+@options.study
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for finished trainings [default: runs/NAME].")
 @options.lease_s
 @click.option("--force", is_flag=True, help="Work although versions or the device differ from the study's.")

@@ -74,9 +74,13 @@ class Stepwise(Protocol[S_contra]):
         ...
 
 
+REAL_TRAINING = "real training, the reference itself"
+"""What reports say of accuracies that training has come to."""
+
+
 def trust_of(evaluator: Evaluator[Any]) -> str:
     """The sentence with which reports show an evaluator's numbers."""
     if evaluator.kind == "train":
-        return f"{evaluator.name}: real training, the reference itself"
+        return f"{evaluator.name}: {REAL_TRAINING}"
     measured = str(evaluator.agreement) if evaluator.agreement is not None else "not measured"
     return f"{evaluator.name} ({evaluator.kind}): rank correlation with real training {measured}"

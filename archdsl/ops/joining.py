@@ -74,10 +74,10 @@ class AddVector(Op):
 
 @dataclass(frozen=True)
 class Concat(Op):
-    """The channels of one map, then those of another.
+    """The channels of one map, then those of another, and so on.
 
-    Shapes: [..., C], [..., D] -> [..., C + D]; [B, C, H, W], [B, D, H, W] -> [B, C + D, H, W]
-    Raises: RuleBroken when the two differ in more than their channels
+    Shapes: [..., C], [..., D], … -> [..., C + D + …]; [B, C, H, W], [B, D, H, W], … -> [B, C + D + …, H, W]
+    Raises: RuleBroken when they differ in more than their channels
     """
 
     identity = "Concat()"
@@ -85,10 +85,11 @@ class Concat(Op):
     order_rule = "channelwise"
 
     def infer(self, *inputs: TensorType) -> TensorType:
-        x, y = inputs
-        if x.with_channels(y.channels) != y:
-            raise RuleBroken(f"channels go side by side on one map alone, but got x = {x}, y = {y}")
-        return x.with_channels(x.channels + y.channels)
+        x = inputs[0]
+        for y in inputs[1:]:
+            if x.with_channels(y.channels) != y:
+                raise RuleBroken(f"channels go side by side on one map alone, but got x = {x}, y = {y}")
+        return x.with_channels(sum(y.channels for y in inputs))
 
 
 def _of_one_type(what: str, x: TensorType, y: TensorType) -> TensorType:

@@ -55,12 +55,14 @@ class Linear(Op):
 class Conv2d(Op):
     """Convolution with zero padding.
 
-    Shapes: [B, c_in, H, W] -> [B, c_out, (H + 2 padding - kernel) // stride + 1, …]
+    dilation: how many places apart the numbers of a kernel are; it then reaches over dilation (kernel - 1) + 1 places
+
+    Shapes: [B, c_in, H, W] -> [B, c_out, (H + 2 padding - dilation (kernel - 1) - 1) // stride + 1, …]
     Cost:   output elements * c_in / groups * kernel^2 MACs
     Source: torch.nn.Conv2d; `init` None is its own default, U(±1/sqrt(fan_in)) for weight and bias
     """
 
-    identity = "Conv2d(c_in, c_out, kernel, stride, padding, groups, bias, init)"
+    identity = "Conv2d(c_in, c_out, kernel, stride, padding, groups, bias, init, *, dilation)"
     kind = "convolution"
 
     c_in: int
@@ -71,6 +73,7 @@ class Conv2d(Op):
     groups: int = 1
     bias: bool = True
     init: Init | None = None
+    dilation: int = 1
 
     def infer(self, *inputs: TensorType) -> TensorType:
         (x,) = inputs
@@ -80,11 +83,10 @@ class Conv2d(Op):
             raise RuleBroken(
                 f"groups {self.groups} must divide {self.c_in} and {self.c_out} channels", rule="divisible"
             )
-        height, width = (
-            (side + 2 * self.padding - self.kernel) // self.stride + 1 for side in (order.height, order.width)
-        )
+        reach = self.dilation * (self.kernel - 1) + 1
+        height, width = ((side + 2 * self.padding - reach) // self.stride + 1 for side in (order.height, order.width))
         if height < 1 or width < 1:
-            raise RuleBroken(f"a kernel of {self.kernel} does not fit into {x}", hint="use a larger input")
+            raise RuleBroken(f"a kernel of {reach} does not fit into {x}", hint="use a larger input")
         return TensorType((self.c_out, height, width), x.dtype, Planes(height, width), x.batched)
 
     def tensors(self) -> Mapping[str, ParamSpec]:

@@ -1,4 +1,4 @@
-"""Pooling over small neighbourhoods of planes."""
+"""Pooling over neighbourhoods of planes, and planes at another size."""
 
 from __future__ import annotations
 
@@ -44,3 +44,64 @@ class Pool2d(Op):
         free = side + 2 * self.padding - self.kernel
         places = (-(-free // self.stride) if self.ceil else free // self.stride) + 1
         return places - 1 if self.ceil and (places - 1) * self.stride >= side + self.padding else places
+
+
+@dataclass(frozen=True)
+class AdaptivePool(Op):
+    """The mean of each of height x width neighbourhoods that cover the map, those of one side as equal as can be.
+
+    Neighbourhood i of n on a side of N places is the places ⌊i N / n⌋ to ⌈(i + 1) N / n⌉ - 1; some may share a place.
+
+    Shapes: [B, C, H, W] -> [B, C, height, width]
+    Cost:   no MACs
+    Source: torch.nn.AdaptiveAvgPool2d; pyramid pooling, arXiv 1612.01105
+    """
+
+    identity = "AdaptivePool(height, width)"
+    fp32_island = True
+
+    height: int
+    width: int
+
+    def infer(self, *inputs: TensorType) -> TensorType:
+        (x,) = inputs
+        need_planes("AdaptivePool", x)
+        return _of_size(x, self.height, self.width)
+
+    def bounds(self, x: TensorType) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+        """The first place of each neighbourhood and the one behind its last, down and across a map of type `x`."""
+        sides = zip((self.height, self.width), x.shape[1:], strict=True)
+        down, across = ([(i * side // n, -(-(i + 1) * side // n)) for i in range(n)] for n, side in sides)
+        return down, across
+
+
+@dataclass(frozen=True)
+class Resize(Op):
+    """Planes at another size, each channel by itself.
+
+    mode: `bilinear` (weights by distance among the four nearest places) or `nearest` (place ⌊i H / height⌋)
+    align_corners: whether the centres of the corners stay where they are, else the outer edges; of `bilinear` alone
+
+    Shapes: [B, C, H, W] -> [B, C, height, width]
+    Cost:   no MACs
+    Raises: RuleBroken for `nearest` with align_corners
+    Source: torch.nn.functional.interpolate
+    """
+
+    identity = "Resize(height, width, mode, align_corners)"
+
+    height: int
+    width: int
+    mode: Literal["bilinear", "nearest"] = "bilinear"
+    align_corners: bool = False
+
+    def infer(self, *inputs: TensorType) -> TensorType:
+        (x,) = inputs
+        need_planes("Resize", x)
+        if self.mode == "nearest" and self.align_corners:
+            raise RuleBroken("align_corners says how to interpolate, and `nearest` does not", rule="wrong-value")
+        return _of_size(x, self.height, self.width)
+
+
+def _of_size(x: TensorType, height: int, width: int) -> TensorType:
+    return TensorType((x.channels, height, width), x.dtype, Planes(height, width), x.batched)

@@ -20,6 +20,10 @@ class Flow:
     stages: the map after each finished stage
     tokens: names of the extra tokens that `x` begins with (`cls`, `dist`), before those of the map
     outputs: results that only training reads, by name
+    size: height and width of the image
+    features: the maps that the neck and the heads see, finest first, by the paths of the parts that made them
+    maps: those that the neck left of them, by the same paths
+    results: what the network gives by name where that is not its main value alone
     """
 
     x: Value
@@ -27,6 +31,10 @@ class Flow:
     stages: tuple[Value, ...] = ()
     tokens: tuple[str, ...] = ()
     outputs: Mapping[str, Value] = field(default_factory=lambda: MappingProxyType({}))
+    size: tuple[int, int] = (0, 0)
+    features: Mapping[str, Value] = field(default_factory=lambda: MappingProxyType({}))
+    maps: Mapping[str, Value] = field(default_factory=lambda: MappingProxyType({}))
+    results: Mapping[str, Value] = field(default_factory=lambda: MappingProxyType({}))
 
     def to(self, x: Value) -> Flow:
         """The same flow with another main value."""

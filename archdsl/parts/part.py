@@ -1,4 +1,4 @@
-"""A part is a named piece of network: a stem, a block, a downsampling or a head.
+"""A part is a named piece of network: a stem, a block, a downsampling, a neck or a head.
 
 It is a pydantic class of fields (what a user may write in YAML) and one `lower` (what it means as a graph). The class
 is registered under its kind and name, so that the language, its JSON Schema and its errors know it; nothing else in
@@ -15,7 +15,7 @@ from functools import cache, partial
 from importlib.metadata import entry_points
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 PLUGINS_VARIABLE = "ARCHDSL_PLUGINS"
 """The environment variable that names plug-in files, so that worker processes know them too."""
 
-PartKind = Literal["stem", "block", "downsample", "head"]
+PartKind = Literal["stem", "block", "downsample", "neck", "head"]
 
 
 class Part(BaseModel):
@@ -53,7 +53,7 @@ class Part(BaseModel):
 
 
 class PlainPart(Part):
-    """A part that needs nothing but what flows into it: a stem, a block or a head."""
+    """A part that needs nothing but what flows into it: all but a downsampling."""
 
     @abstractmethod
     def lower(self, g: Scope, flow: Flow) -> Flow:
@@ -82,15 +82,22 @@ class Downsample(Part):
         """Add the nodes of this part to `g` and return the flow after it. Raises: RuleBroken where it does not fit."""
 
 
+class Neck(PlainPart):
+    """Feature maps -> other feature maps, for heads that need more than the last one: it rewrites `flow.maps`."""
+
+    kind = "neck"
+
+
 class Head(PlainPart):
-    """Features -> what the network is for."""
+    """Features -> what the network is for. reads_maps: whether it reads the feature maps beside the last one"""
 
     kind = "head"
+    reads_maps: ClassVar[bool] = False
 
 
 P = TypeVar("P", bound=type[Part])
 
-_REGISTRY: dict[PartKind, dict[str, type[Part]]] = {"stem": {}, "block": {}, "downsample": {}, "head": {}}
+_REGISTRY: dict[PartKind, dict[str, type[Part]]] = {kind: {} for kind in get_args(PartKind)}
 
 
 def register(name: str) -> Callable[[P], P]:

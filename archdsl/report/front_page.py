@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from archdsl.language import Space
+from archdsl.language.text.words import number_of
 from archdsl.latency import Timing
 from archdsl.report.front_plots import Differs, front_plots, growth, growth_plot, script
 from archdsl.report.front_rows import FrontRow
@@ -56,8 +57,8 @@ def page_facts(space: Space, plan: StudyConfig, records: Sequence[Record]) -> di
     evaluated = [record for record in records if record.state != "open" and not record.cheap]
     facts = {
         "space": f"{space.name} over {space.base.name}" + (f", {space.source}" if space.source else ""),
-        "search": f"{len(evaluated)} networks evaluated in {len(records)} trials; sampler {plan.sampler} ({plan.why}), "
-        f"seed {plan.seed}",
+        "search": f"{number_of(len(evaluated), 'network')} evaluated in {number_of(len(records), 'trial')}; "
+        f"sampler {plan.sampler} ({plan.why}), seed {plan.seed}",
     }
     accuracy = next((record.accuracy for record in evaluated if record.accuracy is not None), None)
     if accuracy is not None:

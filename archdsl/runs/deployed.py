@@ -23,6 +23,7 @@ from archdsl.runtimes.registry import runtime
 from archdsl.runtimes.target import Target
 from archdsl.training.data import DataSource
 from archdsl.training.data.facts import with_classes_of
+from archdsl.training.tasks.maps import check_is_task, no_task
 
 if TYPE_CHECKING:
     from archdsl.backends.initial import Array
@@ -93,6 +94,7 @@ def network_named(
 def _of_spec(
     spec: Spec, weights: Mapping[str, Any] | None, weights_from: str, trained_on: TrainingData
 ) -> NamedNetwork:
+    check_is_task(spec)
     shape = (spec.input.channels, *spec.input.size)
     (output, *_) = lower(spec).outputs.values()
     classes = output.type.shape[-1] if len(output.type.shape) == 1 else None
@@ -121,6 +123,8 @@ def _of_file(path: Path) -> NamedNetwork:
         message = f"{path} takes images of any size, and does not say which one it was trained on"
         hint = "fix the axes, e.g. with python -m onnxruntime.tools.make_dynamic_shape_fixed"
         raise ArchError.at(str(path), "", "shape", message, hint)
+    if file.outputs and len(file.outputs) == 3:
+        raise no_task(str(path))
     outputs = file.outputs[-1] if file.outputs and len(file.outputs) == 1 else None
     built = BuiltFile(path, "onnx", file.precision, file.batch, file.metadata.get("form", ""))
     name = file.metadata.get("spec") or path.stem

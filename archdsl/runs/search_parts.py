@@ -69,12 +69,12 @@ class SearchParts:
         self.facts: dict[str, Any] = {}
         labels = tuple(target.label for target in space.objectives.targets)
         self.objectives = chosen(asked, space.objectives.names, labels if len(labels) > 1 else ())
-        self.constraints = _constraints(space, labels)
+        self.constraints = constraints_of(space, labels)
         self.wanted = {objective.name for objective in self.objectives} | {*self.constraints}
         self.cache = TimingCache()
         self.latencies = {
             label: LatencyEvaluator(target, cache=self.cache, energy=named("energy", label) in self.wanted)
-            for label, target in _targets(space, on).items()
+            for label, target in targets_of(space, on).items()
             if self.wanted & {named(kind, label) for kind in MEASURED}
         }
         self.estimate = self._estimator(on) if "latency_estimate" in self.wanted else None
@@ -243,7 +243,7 @@ class SearchParts:
         return accuracy.train
 
 
-def _constraints(space: Space, labels: Sequence[str]) -> dict[str, Any]:
+def constraints_of(space: Space, labels: Sequence[str]) -> dict[str, Any]:
     """The space's bounds by the names that they have in the study.
 
     labels: of the targets that the space names. Errors: StudyError for bounds on another target
@@ -275,7 +275,7 @@ def _constraints(space: Space, labels: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def _targets(space: Space, on: str | None) -> dict[str, Target]:
+def targets_of(space: Space, on: str | None) -> dict[str, Target]:
     """The study's targets by label, '' for the only one.
 
     on: a runtime that takes the place of the only target's; precision and device are then that runtime's

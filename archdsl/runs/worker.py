@@ -11,10 +11,10 @@ from typing import Any
 from archdsl.errors import StudyError, at_argument
 from archdsl.events import Event
 from archdsl.language import Space
-from archdsl.language.text.words import joined
 from archdsl.report.live import Progress
 from archdsl.runs.folder import RunFolder
 from archdsl.runs.job import space_of, versions
+from archdsl.runs.reading import chosen_study
 from archdsl.runs.search_parts import SearchParts, num_distinct
 from archdsl.study.campaign import Campaign
 from archdsl.study.config import FINGERPRINT, StudyConfig
@@ -23,7 +23,6 @@ from archdsl.study.storage.leases import LEASE_S
 from archdsl.study.storage.opening import attributes_of, open_storage
 from archdsl.study.storage.study import storage_errors
 from archdsl.study.storage.urls import masked
-from archdsl.suggestions import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def work(
     opened = open_storage(storage)
     with storage_errors(place := at_argument("--storage", masked(storage))):
         found = {name: kept for name, kept in attributes_of(opened).items() if "job" in kept}
-    name = _chosen(list(found), study)
+    name = chosen_study(list(found), study)
     job, stored = found[name]["job"], found[name].get("plan") or {}
     if not force:
         _refuse_other_versions(job["versions"], name)
@@ -118,24 +117,6 @@ def _plan(
         fixed["accuracy"] = {**fixed.get("accuracy", {}), FINGERPRINT: here["accuracy"][FINGERPRINT]}
     patience, why = space.search.patience, "as the study says"
     return StudyConfig(name, parts.objectives, job["trials"], job["seed"], job["sampler"], why, None, fixed, patience)
-
-
-def _chosen(names: list[str], asked: str | None) -> str:
-    """The study to work at. Errors: StudyError when there is none, or several and none was named"""
-    if asked in names:
-        return str(asked)
-    if asked is None and len(names) == 1:
-        return names[0]
-    hint: str | None
-    if not names:
-        message = "there is no study here that archdsl has begun"
-        hint = "begin it with `archdsl search SPACE --storage …`; --workers 0 leaves all the work to workers"
-    elif asked is None:
-        message, hint = "several studies are kept here", f"choose one with --study: {', '.join(sorted(names))}"
-    else:
-        message = f"there is no study `{asked}` here"
-        hint = joined(did_you_mean(asked, names), f"Studies: {', '.join(sorted(names))}.")
-    raise StudyError.at("--study", asked or "", "unknown-name", message, hint)
 
 
 def _refuse_other_versions(then: dict[str, str], study: str) -> None:

@@ -113,7 +113,7 @@ class PredictedLatencies:
                 NAME, lambda: {"schema": SCHEMA, "targets": self._learnt(measured, effort, on_step)}
             )
         if effort is not None or stored is not None:
-            self._load(stored if isinstance(stored, Mapping) else {})
+            self.load(stored if isinstance(stored, Mapping) else {})
 
     def of(self, spec: Spec, hash: str) -> Estimates:
         """What is predicted of a network; it is computed once for each.
@@ -185,8 +185,8 @@ class PredictedLatencies:
                 attempts=1,  # noise widens the interval; a trial measures again
             )
 
-    def _load(self, stored: Mapping[str, Any]) -> None:
-        """Load what the study stores of each target."""
+    def load(self, stored: Mapping[str, Any]) -> None:
+        """Load what the study stores of each target, and say in `notes` what there is."""
         targets = stored.get("targets") if stored.get("schema") == SCHEMA else None
         for label, target in self.targets.items():
             if target.is_analytic:

@@ -31,6 +31,7 @@ from archdsl.training.data.fingerprint import CONTENT
 from archdsl.training.outcome import Accuracy, Epoch, TrainingResult, accuracy_of_run, combined
 from archdsl.training.processes import Processes, joined
 from archdsl.training.recipe import BuildFor, Recipe
+from archdsl.training.tasks.maps import check_is_task
 from archdsl.versions import installed_version
 
 MARKER = "train.json"
@@ -148,6 +149,7 @@ def train_in_folder(
         >>> sorted(path.name for path in out.iterdir())
         ['checkpoint.safetensors', 'metrics.csv', 'model.safetensors', 'spec.yaml', 'train.json']
     """
+    check_is_task(config.spec)
     device = _device(config.device)
     with ExitStack() as stack:
         processes = stack.enter_context(joined(device))

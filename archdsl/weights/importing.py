@@ -28,14 +28,16 @@ from archdsl.suggestions import LONGEST_NAME, closest, did_you_mean
 from archdsl.weights.adapting import MASK, adapt_positions
 from archdsl.weights.prefixes import Naming, is_averaged, naming_of
 
-HEAD = "head."
-"""How the names of the head's tensors begin, and of the classifiers in it (`head.fc`, `head.fc_dist`)."""
+HEAD = ("head.", "heads.", "neck.", "features.")
+"""How the names of tensors behind the backbone begin, and of the classifiers there (`head.fc`, `head.fc_dist`)."""
 CLASSIFIER = "head.fc"
 HEADS = ("fc", "fc_norm", "logits", "pooler", "pre_logits", "projector", "decoder", "mask_token")
 """How names of what other libraries put upon a backbone begin, beside `head…`, `classifier…` and `norm…`."""
+MOST_NAMED = 6
+"""More new tensors of a head are counted."""
 MOST_PROBLEMS = 20
 """More are one problem: the weights are of another network."""
-ARCHDSL = WeightNames({"stem.": "stem.", "stages.": "stages.", "head.": "head."})
+ARCHDSL = WeightNames({word: word for word in ("stem.", "stages.", "features.", "neck.", "head.", "heads.")})
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ def import_weights(
         state_dict: tensors (or NumPy arrays) by that library's names; float32 tensors are not copied
         source: `timm`, `microsoft` (Swin's own code), `facebook` (ConvNeXt's own code), `torchvision`, `huggingface`
             (transformers' …ForImageClassification) or `archdsl`
-        new_head: start the classifier with initial weights; the state dict may have another one, or none
+        new_head: start the classifier with initial weights, and the neck and other heads where there are any; the state
+            dict may have other ones, or none
         ema: take moving averages, where they stand beside the plain weights under a prefix of their own
         seed: of a new head
         say: called with a sentence for each thing that was chosen or adapted
@@ -125,9 +128,10 @@ def import_with_notes(
 
 
 def names_of(spec: Spec) -> dict[str, WeightNames]:
-    """The names of the spec's tensors by source of weights: those of its blocks, or of all where they have none."""
+    """The names of the spec's tensors by source of weights: those of its parts, or of all blocks if those have none."""
     blocks: dict[str, type[Part]] = {block.type_name: type(block) for stage in spec.stages for block in stage.blocks}
-    families = [cls for cls in blocks.values() if cls.weight_names] or parts("block").values()
+    families = [cls for cls in blocks.values() if cls.weight_names] or list(parts("block").values())
+    families += [type(part) for part in (*spec.neck, spec.head) if part.weight_names]
     known = dict.fromkeys(source for cls in parts("block").values() for source in cls.weight_names)
     tables = {source: [cls.weight_names[source] for cls in families if source in cls.weight_names] for source in known}
     return {"archdsl": ARCHDSL, **{source: merged(names) for source, names in tables.items()}}
@@ -219,7 +223,8 @@ class _Fitting:
             self.given[name] = (name, torch.from_numpy(initial_tensor(self.needed[name], name, seed)))
         had = "the file has none" if theirs is None else f"the file's has {theirs[1].shape[0]} outputs"
         if new:
-            self.notes.append(f"a new head: {', '.join(new)} start with initial weights, seed {seed}; {had}")
+            what = ", ".join(new) if len(new) <= MOST_NAMED else f"{len(new)} tensors, such as {new[0]!r},"
+            self.notes.append(f"a new head: {what} start with initial weights, seed {seed}; {had}")
         if dropped := dropped + beside:
             self.notes.append(f"{len(dropped)} tensors of another head were left, such as {dropped[0]!r}")
 

@@ -54,12 +54,15 @@ class Emission:
     _shared: dict[tuple[object, ...], ir.Value] = field(default_factory=dict)
     _names: dict[str, int] = field(default_factory=dict)
 
-    def op(self, op_type: str, *inputs: Operand, name: str | None = None, **attributes: Any) -> ir.Value:
-        """Add an ONNX node and return its only output. Its name is `path/name`, `name` being by default its type."""
+    def op(self, op_type: str, *inputs: Operand | None, name: str | None = None, **attributes: Any) -> ir.Value:
+        """Add an ONNX node and return its only output. Its name is `path/name`, `name` being by default its type.
+
+        inputs: None for one that is left out
+        """
         return self.multi(op_type, *inputs, name=name, num_outputs=1, **attributes)[0]
 
     def multi(
-        self, op_type: str, *inputs: Operand, name: str | None = None, num_outputs: int, **attributes: Any
+        self, op_type: str, *inputs: Operand | None, name: str | None = None, num_outputs: int, **attributes: Any
     ) -> Sequence[ir.Value]:
         """Like `op`, for a node of several outputs.
 
@@ -67,7 +70,7 @@ class Emission:
         """
         self._check(op_type, len(inputs), attributes)
         full = self._free(f"{self.node.path}/{name or op_type}")
-        values = [self.value(x) for x in inputs]
+        values = [None if x is None else self.value(x) for x in inputs]
         outputs = [ir.Value(name=full if num_outputs == 1 else f"{full}_{i}") for i in range(num_outputs)]
         attrs = ir.convenience.convert_attributes(attributes)
         self.nodes.append(ir.Node("", op_type, values, attrs, outputs=outputs, name=full))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
 from archdsl.backends.initial import Array
 from archdsl.backends.onnx.library import cpu_session, import_onnxruntime
-from archdsl.backends.parity import in_batches
+from archdsl.backends.parity import as_one, in_batches
 from archdsl.errors import BackendError
 from archdsl.signal_stack import kept_signal_stack
 
@@ -19,8 +19,12 @@ class NoRuntime(BackendError):
     """No runtime is installed that knows the precision, so nothing is known about the file."""
 
 
-def run_onnx(path: str | os.PathLike[str], images: Array, precision: str = "fp32") -> tuple[str, Array]:
+def run_onnx(
+    path: str | os.PathLike[str], images: Array, precision: str = "fp32", outputs: Sequence[str] | None = None
+) -> tuple[str, Array]:
     """Name of the runtime that ran the file, and its first output for images [N, C, H, W].
+
+    outputs: the names of several, which are then put side by side (`parity.as_one`)
 
     A model of a dynamic batch is run at two batch sizes. ONNX Runtime's CPU provider is asked first, then OpenVINO.
     Raises: NoRuntime; BackendError (`cannot-run`) with each runtime's reason when none of those installed runs it
@@ -32,7 +36,7 @@ def run_onnx(path: str | os.PathLike[str], images: Array, precision: str = "fp32
     for name, run in able.items():
         if find_spec(name) is not None:
             try:
-                return name, run(os.fspath(path), images)
+                return name, run(os.fspath(path), images, outputs)
             except Exception as error:  # the runtimes have no common error
                 reasons.append(f"{name}: {_first_line(error)}")
     if not reasons:
@@ -46,16 +50,16 @@ def run_onnx(path: str | os.PathLike[str], images: Array, precision: str = "fp32
 
 def answer_of(path: str | os.PathLike[str], runtime: str) -> Run:
     """What the file answers on the runtime that `run_onnx` named: images [N, C, H, W] -> its first output [N, …]."""
-    run, batch = _OPEN[runtime](os.fspath(path))
+    run, batch = _OPEN[runtime](os.fspath(path), None)
     return run if batch is None else lambda images: in_batches(run, images, batch)
 
 
-def _by_onnxruntime(path: str, images: Array) -> Array:
-    run, batch = _open_onnxruntime(path)
+def _by_onnxruntime(path: str, images: Array, outputs: Sequence[str] | None) -> Array:
+    run, batch = _open_onnxruntime(path, outputs)
     return in_batches(run, images, batch)
 
 
-def _open_onnxruntime(path: str) -> tuple[Run, int | None]:
+def _open_onnxruntime(path: str, outputs: Sequence[str] | None) -> tuple[Run, int | None]:
     """What runs one batch, and how many images that is; None for any number."""
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
@@ -63,15 +67,16 @@ def _open_onnxruntime(path: str) -> tuple[Run, int | None]:
     session = cpu_session(path, options)
     (taken,) = session.get_inputs()
     batch = taken.shape[0] if isinstance(taken.shape[0], int) else None
-    return lambda images: session.run(None, {taken.name: images})[0], batch
+    names = outputs or [session.get_outputs()[0].name]
+    return lambda images: as_one(session.run(list(names), {taken.name: images})), batch
 
 
-def _by_openvino(path: str, images: Array) -> Array:
-    run, batch = _open_openvino(path)
+def _by_openvino(path: str, images: Array, outputs: Sequence[str] | None) -> Array:
+    run, batch = _open_openvino(path, outputs)
     return in_batches(run, images, batch)
 
 
-def _open_openvino(path: str) -> tuple[Run, int | None]:
+def _open_openvino(path: str, outputs: Sequence[str] | None) -> tuple[Run, int | None]:
     import openvino
 
     core = openvino.Core()
@@ -79,7 +84,13 @@ def _open_openvino(path: str) -> tuple[Run, int | None]:
     batch = model.input(0).get_partial_shape()[0]
     with kept_signal_stack():
         compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    return lambda images: compiled(images)[0].copy(), batch.get_length() if batch.is_static else None
+    ends = [compiled.output(name) for name in outputs] if outputs else [compiled.output(0)]
+
+    def run(images: Array) -> Array:
+        given = compiled(images)
+        return as_one([given[end].copy() for end in ends])
+
+    return run, batch.get_length() if batch.is_static else None
 
 
 def _first_line(error: Exception) -> str:

@@ -87,14 +87,21 @@ def emit(graph: Graph, *, kinds: Mapping[str, Kind] | None = None, source: str =
     return _formatted(_module(graph, kinds or {}, source, version, graph.hash())).text
 
 
+FEATURE = Kind("Feature", "A feature map: as planes, behind a norm where it has one.")
+
+
 def kinds_of(spec: Spec) -> dict[str, Kind]:
     """What the classes of a spec's parts are called and say, and which of their fields the spec sets."""
     parts: dict[str, Part] = {"stem": spec.stem, "head": spec.head}
+    parts |= {f"neck.{index}": neck for index, neck in enumerate(spec.neck)}
+    parts |= {f"heads.{named.name}": named.head for named in spec.heads}
     for index, stage in enumerate(spec.stages):
         if stage.downsample is not None:
             parts[f"stages.{index}.downsample"] = stage.downsample
         parts |= {f"stages.{index}.blocks.{number}": block for number, block in enumerate(stage.blocks)}
-    return {
+    named = {f"features.{index}": FEATURE for index in range(len(spec.features.taps or ()) if spec.features else 0)}
+    named |= {f"features.{index}": FEATURE for index in range(len(spec.stages))}
+    return named | {
         path: Kind(camel(type(part).__name__), _first_line(type(part).__doc__), frozenset(part.model_fields_set))
         for path, part in parts.items()
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
@@ -14,6 +15,8 @@ from archdsl.backends.source.tree import ModuleTree, Submodule, Unit
 from archdsl.backends.source.writer import Writer, input_names
 from archdsl.ir.graph import Input
 from archdsl.ir.paths import stage_of
+
+DOC_WIDTH = 110
 
 
 @dataclass(eq=False)
@@ -31,6 +34,7 @@ class NetworkClass:
     def __init__(self, tree: ModuleTree, root: Submodule, name: str):
         self.tree, self.root, self.name = tree, root, name
         self.stages = list(_stages(root))
+        self.groups = _groups(root)
         self.units = self._units()
         self.ramp = self._ramp()
 
@@ -45,7 +49,10 @@ class NetworkClass:
         body = [fill(code) for code in writer.body(names, outputs, self._end(writer))]
         own = [fill(code) for code in (*writer.tensors, *writer.init)]
         init = ["super().__init__()", *self._parts(), *own]
-        text = [f"class {self.name}(nn.Module):", f'    """{doc}"""', "", "    def __init__(self) -> None:"]
+        said = textwrap.wrap(doc, DOC_WIDTH)
+        said = [*said[:-1], f'{said[-1]}"""'] if len(said) == 1 else [*said, '"""']
+        text = [f"class {self.name}(nn.Module):", f'    """{said[0]}', *(f"    {line}" for line in said[1:]), ""]
+        text += ["    def __init__(self) -> None:"]
         head = signature(names.values(), 1)
         if len(outputs) > 1:
             both = len(graph.inference().outputs) == 1
@@ -66,13 +73,20 @@ class NetworkClass:
     def _units(self) -> list[Unit]:
         """The steps of the network: a stage that is a chain of its parts is one, and all stages, if they are one."""
         units = [
-            replace(unit, held="self." + re.sub(r"\.(\d+)", r"[\1]", unit.child.path)) if unit.child else unit
+            replace(unit, held=self._held(unit.child.path)) if unit.child else unit
             for unit in self.tree.units(self.root) or ()
         ]
         for stage in self.stages:
             units = self._joined(units, f"self.stages[{stage.index}].", f"self.stages[{stage.index}]")
         whole = {f"self.stages[{stage.index}]" for stage in self.stages} <= {unit.held for unit in units}
         return self._joined(units, "self.stages[", "self.stages") if whole else units
+
+    def _held(self, path: str) -> str:
+        """How code says a part: `self.head`, `self.stages[1].blocks[0]`, `self.neck[0]`, `self.heads["aux"]`."""
+        word, _, name = path.partition(".")
+        if word in self.groups and not _counted(self.groups[word]):
+            return f"self.{word}[{json.dumps(name)}]"
+        return "self." + re.sub(r"\.(\d+)", r"[\1]", path)
 
     def _joined(self, units: list[Unit], prefix: str, held: str) -> list[Unit]:
         """The steps whose names start with `prefix` as one, `held`, where they are a chain."""
@@ -88,10 +102,13 @@ class NetworkClass:
         """The lines that make the parts."""
         lines = [f"drop_path = {self.ramp}  # one for each block"] if self.ramp else []
         others = [part for part in self.root.children if not part.path.startswith("stages.")]
-        lines += [f"self.{part.path} = {_made(part)}" for part in others[:1]]
+        made = {part.path: f"self.{part.path} = {_made(part)}" for part in others if "." not in part.path}
+        made |= {word: f"self.{word} = {_group(parts)}" for word, parts in self.groups.items()}
+        words = list(dict.fromkeys(part.path.partition(".")[0] for part in others))
+        lines += [made[word] for word in words[:1]]
         if self.stages:
             lines.append(f"self.stages = nn.Sequential({', '.join(self._stage(stage) for stage in self.stages)})")
-        return lines + [f"self.{part.path} = {_made(part)}" for part in others[1:]]
+        return lines + [made[word] for word in words[1:]]
 
     def _stage(self, stage: StageParts) -> str:
         """The code that makes a stage."""
@@ -148,6 +165,27 @@ def _stages(root: Submodule) -> Iterator[StageParts]:
     for stage, (first, *others) in groupby(parts, key=lambda part: stage_of(part.path)):
         downsample = first if first.path.endswith(".downsample") else None
         yield StageParts(int(stage.removeprefix("stages.")), downsample, others if downsample else [first, *others])
+
+
+def _groups(root: Submodule) -> dict[str, dict[str, Submodule]]:
+    """The parts outside the stages whose paths have a second word: by the first word and the second."""
+    found: dict[str, dict[str, Submodule]] = {}
+    for part in root.children:
+        word, dot, name = part.path.partition(".")
+        if dot and word != "stages":
+            found.setdefault(word, {})[name] = part
+    return found
+
+
+def _counted(parts: Mapping[str, Submodule]) -> bool:
+    return list(parts) == [str(index) for index in range(len(parts))]
+
+
+def _group(parts: Mapping[str, Submodule]) -> str:
+    """The code that makes the parts of one list or mapping."""
+    if _counted(parts):
+        return f"nn.ModuleList([{', '.join(map(_made, parts.values()))}])"
+    return f"nn.ModuleDict({_mapping({name: _made(part) for name, part in parts.items()})})"
 
 
 def _form(part: Submodule) -> Form:

@@ -19,12 +19,10 @@ from archdsl.language.text.node import YamlNode, node_of
 from archdsl.parts.fields import FROM_DATA
 from archdsl.parts.flow import Flow
 
-_PATH = ("head", "classes")
-
 
 def wants_classes(spec: Spec) -> bool:
     """Whether the spec leaves the number of its classes to the data."""
-    return getattr(spec.head, "classes", None) == FROM_DATA
+    return FROM_DATA in [getattr(head, "classes", None) for head in (spec.head, *(each.head for each in spec.heads))]
 
 
 def with_classes(spec: Spec, num_classes: int) -> Spec:
@@ -47,9 +45,18 @@ def put_classes(tree: YamlNode, num_classes: int) -> YamlNode:
 
     What describes the network goes: it cannot have known the number.
     """
-    steps = [PathStep(name, tree.mark) for name in _PATH]
-    put = change(tree, steps, lambda old: YamlNode(num_classes, tree.mark if old is None else old.mark))
-    return put.without(*DESCRIBING_THE_NETWORK)
+    heads = tree.get("heads")
+    mark = tree.mark
+    named = [f"heads.{name}" for name, head in heads.value.items() if _asks(head)] if heads is not None else []
+    for path in named or ["head"]:
+        steps = [PathStep(name, mark) for name in (*path.split("."), "classes")]
+        tree = change(tree, steps, lambda old: YamlNode(num_classes, mark if old is None else old.mark))
+    return tree.without(*DESCRIBING_THE_NETWORK)
+
+
+def _asks(head: YamlNode) -> bool:
+    classes = head.get("classes") if head.is_map else None
+    return classes is not None and classes.value == FROM_DATA
 
 
 def with_trained_on(spec: Spec, facts: Mapping[str, Any]) -> Spec:

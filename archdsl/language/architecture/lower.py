@@ -6,13 +6,15 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from archdsl.errors import Problem, RuleBroken, ShapeError
-from archdsl.ir.graph import Graph, Scope
+from archdsl.ir.graph import Graph, Scope, Value
 from archdsl.ir.order import Planes
 from archdsl.ir.types import TensorType
-from archdsl.language.architecture.from_data import no_classes, wants_classes
-from archdsl.language.architecture.model import Spec, Stage
+from archdsl.language.architecture.from_data import no_classes
+from archdsl.language.architecture.model import Features, NamedHead, Spec, Stage
 from archdsl.language.text.limits import refuse_giant
+from archdsl.parts.fields import FROM_DATA
 from archdsl.parts.flow import Flow
+from archdsl.parts.layers.features import with_features
 from archdsl.parts.part import Part
 from archdsl.parts.plugin_code import run_part
 
@@ -36,15 +38,17 @@ def lower(spec: Spec, *, regular: bool = False) -> Graph:
     lowering = _Lowering(spec, regular)
     height, width = spec.input.size
     image = TensorType((spec.input.channels, height, width), order=Planes(height, width))
-    flow = Flow(lowering.graph.input("image", image))
+    flow = Flow(lowering.graph.input("image", image), size=(height, width))
 
     flow = lowering.part("stem", flow, spec.stem, spec.stem.lower)
+    lowering.made["stem"] = flow.x
     for index, stage in enumerate(spec.stages):
         flow = lowering.stage(f"stages.{index}", flow, stage)
-    flow = lowering.part("head", flow, spec.head, no_classes if wants_classes(spec) else spec.head.lower)
-    lowering.graph.output(LOGITS, flow.x)
-    for name, value in flow.outputs.items():
-        lowering.graph.output(name, value, training=True)
+    if _wants_maps(spec):
+        flow = lowering.features(flow, spec.features or Features())
+    for index, neck in enumerate(spec.neck):
+        flow = lowering.part(f"neck.{index}", flow, neck, neck.lower)
+    lowering.heads(flow)
 
     if lowering.problems:
         raise ShapeError(sorted(lowering.problems, key=lambda p: (p.place.line, p.place.column)))
@@ -55,12 +59,22 @@ def lower(spec: Spec, *, regular: bool = False) -> Graph:
     return lowering.graph
 
 
+def _wants_maps(spec: Spec) -> bool:
+    """Whether anything behind the stages reads more than the last value."""
+    tapped = any((named.tap or "").startswith("features.") for named in spec.heads)
+    return spec.features is not None or bool(spec.neck) or tapped or spec.head.reads_maps
+
+
 class _Lowering:
-    """The graph so far, and what was wrong on the way. After a broken part, lowering goes on with what it was given."""
+    """The graph so far, and what was wrong on the way. After a broken part, lowering goes on with what it was given.
+
+    made: what the stem, each stage and each block gave, by path
+    """
 
     def __init__(self, spec: Spec, regular: bool):
         self.spec, self.graph, self.regular = spec, Graph(spec.name), regular
         self.problems: list[Problem] = []
+        self.made: dict[str, Value] = {}
 
     def stage(self, path: str, flow: Flow, stage: Stage) -> Flow:
         before = flow.x.type.channels
@@ -78,7 +92,48 @@ class _Lowering:
             )
         for index, block in enumerate(stage.blocks):
             flow = self.part(f"{path}.blocks.{index}", flow, block, block.lower)
+            self.made[f"{path}.blocks.{index}"] = flow.x
+        self.made[path] = flow.x
         return replace(flow, stages=(*flow.stages, flow.x))
+
+    def features(self, flow: Flow, features: Features) -> Flow:
+        """The flow with the maps that the neck and the heads see."""
+        taps = features.taps or tuple(f"stages.{index}" for index in range(len(self.spec.stages)))
+        try:
+            taken = {tap: self.made[tap] for tap in taps}
+            g = Scope(self.graph, "features", self.regular)
+            return with_features(g, flow, taken, norm=features.norm, eps=features.norm_eps)
+        except RuleBroken as broken:
+            self._problem(f"features.{broken.field}" if broken.field else "features", broken)
+            return flow
+
+    def heads(self, flow: Flow) -> None:
+        """The outputs: the main head's, under the path `head`, then those of the others."""
+        spec, found = self.spec, dict[str, Value]()
+        for named in spec.heads or (NamedHead(name=LOGITS, head=spec.head),):
+            path = "head" if named.name == LOGITS else f"heads.{named.name}"
+            head = named.head
+            lower = no_classes if getattr(head, "classes", None) == FROM_DATA else head.lower
+            after = self.part(path, self._tapped(flow, named.tap), head, lower)
+            if named.name in (*found, *after.outputs) or after.outputs.keys() & found.keys():
+                message = f"two heads give an output `{named.name}`"
+                self._problem(path, RuleBroken(message, rule="duplicate-key", hint="call one of them otherwise"))
+                continue
+            given = after.results or {named.name: after.x}
+            for name, value in given.items():
+                self.graph.output(name, value, training=named.train)
+            for name, value in after.outputs.items():
+                self.graph.output(name, value, training=True)
+            found |= {**given, **after.outputs}
+
+    def _tapped(self, flow: Flow, tap: str | None) -> Flow:
+        """The flow whose main value is what a head reads."""
+        if tap is None:
+            return flow
+        if tap in self.made:
+            return flow.to(self.made[tap])
+        maps = list(flow.features.values())
+        return flow.to(maps[int(tap.rpartition(".")[2])]) if maps else flow
 
     def part(self, path: str, flow: Flow, part: Part, lower: Callable[[Scope, Flow], Flow]) -> Flow:
         what = f"`lower` of the {part.kind} `{part.type_name}`"

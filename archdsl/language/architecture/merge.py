@@ -73,7 +73,7 @@ def merge(base: YamlNode, over: YamlNode, key: str = "") -> YamlNode:
     if over.is_map and over.value and over.get("type") is None:
         base = spelt_out(base, key)
     if base.is_map and over.is_map:
-        return _merge_maps(base, over)
+        return _merge_maps(base, over, key)
     if base.is_list and over.is_list and base.value and all(item.is_map for item in (*base.value, *over.value)):
         if len(over.value) < len(base.value):
             message = f"the list has {len(over.value)} entries, but the one it builds on has {len(base.value)}"
@@ -83,13 +83,17 @@ def merge(base: YamlNode, over: YamlNode, key: str = "") -> YamlNode:
     return over
 
 
-def _merge_maps(base: YamlNode, over: YamlNode) -> YamlNode:
+def _merge_maps(base: YamlNode, over: YamlNode, key: str) -> YamlNode:
     if not over.value:
         return base
     if _is_another(base, over):
         return over
     items = dict(base.value)
     keys = dict(base.keys or {})
+    for one, two in (("head", "heads"), ("heads", "head")):  # two ways to say what is behind the features
+        if not key and over.get(one) is not None and over.get(two) is None and base.get("stem") is not None:
+            items.pop(two, None)
+            keys.pop(two, None)
     for name, node in over.value.items():
         items[name] = merge(items[name], node, name) if name in items else node
         keys[name] = over.key_mark(name)

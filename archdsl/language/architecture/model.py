@@ -25,7 +25,8 @@ from archdsl.language.text.node import Path, SourceText, YamlNode
 from archdsl.language.text.quantities import Count
 from archdsl.language.text.render import to_yaml
 from archdsl.language.text.words import NAME
-from archdsl.parts.part import Block, Downsample, Head, Stem
+from archdsl.parts.fields import NormName
+from archdsl.parts.part import Block, Downsample, Head, Neck, Stem
 
 PART_SHORTHANDS = ("stem", "downsample", "head")
 """Keys whose value may be a part's bare name: `downsample: patch_merging` is `{type: patch_merging}`."""
@@ -38,7 +39,12 @@ def spelt_out(node: YamlNode, key: str) -> YamlNode:
     return node
 
 
+FIXED_SIZES = "heights and widths are fixed when a network is built, so dynamic ones are refused: build one a size"
+
+
 def _both_sides(value: Any) -> Any:
+    if "dynamic" in (value if isinstance(value, list | tuple) else [value]):
+        raise PydanticCustomError("size", "Input should be a number: {rule}", {"rule": FIXED_SIZES})
     if isinstance(value, int) and not isinstance(value, bool):
         return (value, value)
     if isinstance(value, list | tuple):
@@ -141,8 +147,33 @@ class Stage(_Model):
         return len(self.blocks)
 
 
+class Features(_Model):
+    """The maps that the neck and the heads see.
+
+    taps: the parts that make them, finest first: `stem`, a stage (`stages.2`), a block (`stages.2.blocks.5`); by
+        default every stage
+    norm, norm_eps: of each of them, with weights of its own
+    """
+
+    taps: Annotated[tuple[Annotated[str, Field(max_length=100)], ...], Field(min_length=1, max_length=64)] | None = None
+    norm: NormName = "none"
+    norm_eps: float = Field(default=1e-5, gt=0, le=1)
+
+
+class NamedHead(_Model):
+    """One of several heads. name: of its output; tap: what it reads; train: whether only training reads its output."""
+
+    name: Annotated[str, Field(pattern=NAME, max_length=200)]
+    head: SerializeAsAny[Head]
+    tap: Annotated[str, Field(max_length=100)] | None = None
+    train: bool = False
+
+
 class Spec(Header):
     """One architecture, validated. Two specs are equal when all their fields are; where they were written is no field.
+
+    head: the one whose output `logits` is judged
+    heads: all heads, where the spec names them (`heads:`); else none
 
     data: the merged plain mapping as it was written (`extends` and overrides applied), which `to_yaml` writes again
 
@@ -157,7 +188,10 @@ class Spec(Header):
 
     stem: SerializeAsAny[Stem]
     stages: tuple[Stage, ...]
+    features: Features | None = None
+    neck: tuple[SerializeAsAny[Neck], ...] = ()
     head: SerializeAsAny[Head]
+    heads: tuple[NamedHead, ...] = ()
 
     _tree: YamlNode | None = PrivateAttr(default=None)
     _data: dict[str, Any] = PrivateAttr(default_factory=dict)
@@ -195,6 +229,8 @@ class Spec(Header):
 def find(tree: YamlNode, path: Path) -> YamlNode:
     """The node at a path of a spec, or the nearest one above it (see `Spec.locate`)."""
     defaults = tree.get("defaults")
+    if path[:1] == ("head",) and tree.get("head") is None and tree.get("heads") is not None:
+        path = ("heads", "logits", *path[1:])
     node = tree
     block: int | None = None
     in_part = False

@@ -23,6 +23,11 @@ from archdsl.suggestions import closest, did_you_mean
 STAGE_KEYS = ("block", "depth", "blocks", "dim", "downsample")
 """Keys of a stage that are the stage's own, not its blocks'; but see `blocks_take_dim`."""
 
+DEFAULTED: tuple[PartKind, ...] = ("stem", "block", "downsample", "head")
+"""Kinds of parts whose fields `defaults` sets. A neck has norms and activations of its own design."""
+FIRST_REST = ("first", "rest")
+"""Keys of a value that the first block of a stage has of its own: `{first: 1, rest: 2}`."""
+
 
 def blocks_take_dim(cls: type[Part], stage: YamlNode) -> bool:
     """Whether a stage's `dim` is the width of its blocks: they take one, and nothing before them in the stage does."""
@@ -134,7 +139,8 @@ class PartReader:
                     lost.add(closest(name, fields) or "")
             else:
                 given[name] = (value.plain(), value, where)
-        for name, value in (self.defaults.value if self.defaults is not None else {}).items():
+        defaults = self.defaults if cls.kind in DEFAULTED else None
+        for name, value in (defaults.value if defaults is not None else {}).items():
             if name in fields and name not in own:
                 given[name] = (value.plain(), value, ("defaults", name))
         beyond = {name for name, entry in given.items() if not self._is_bounded(name, entry[1], entry[2])}
@@ -176,6 +182,9 @@ class PartReader:
             return [(item.plain(), item, (*where, index)) for index, item in enumerate(node.value)]
         if self._is_too_large(name, node, where):
             return None
+        if node.is_map and node.value.keys() == set(FIRST_REST):
+            first, rest = ((node.value[key].plain(), node.value[key], (*where, key)) for key in FIRST_REST)
+            return [first] + [rest] * (depth - 1)
         value = node.plain()
         try:
             values = run_part(cls, f"`spread` of `{cls.type_name}`", lambda: _spread_values(cls, name, value, depth))

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from typing import Any, TypeVar, cast, get_args
+from typing import Any, TypeVar, cast
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
+from archdsl.language.architecture.ends import EndsReader, read_model
 from archdsl.language.architecture.model import Header, Spec, Stage, find
-from archdsl.language.architecture.part_reader import PartReader, blocks_take_dim
+from archdsl.language.architecture.part_reader import DEFAULTED, PartReader, blocks_take_dim
 from archdsl.language.text import limits
-from archdsl.language.text.explain import Complaints, explain
-from archdsl.language.text.node import Path, YamlNode, is_finite
+from archdsl.language.text.explain import Complaints
+from archdsl.language.text.node import Path, YamlNode
 from archdsl.language.text.render import shown
-from archdsl.parts.part import Block, Downsample, Head, Part, PartKind, Stem, parts
+from archdsl.parts.part import Block, Downsample, Part, PartKind, Stem, parts
 
 _T = TypeVar("_T")
 
-SPEC_KEYS = (*Header.model_fields, "defaults", "stem", "stages", "head")
+SPEC_KEYS = (*Header.model_fields, "defaults", "stem", "stages", "features", "neck", "head", "heads")
 M = TypeVar("M", bound=BaseModel)
 _SPACE_KEYS = ("choices", "base", "objectives", "constraints", "search")
 
@@ -59,27 +59,6 @@ def check_tree(tree: YamlNode, known: KnownParts) -> None:
     complaints.raise_if_any(tree.mark.source.file)
 
 
-def read_model(cls: type[BaseModel], node: YamlNode, complaints: Complaints, path: Path, what: str) -> Any:
-    """One plain pydantic model from a mapping; None (and complaints) when it is wrong."""
-    if not node.is_map:
-        name = f"`{path[-1]}`" if path else what
-        complaints.add(node.mark, "wrong-type", f"{name} must be a mapping, but got {shown(node.plain())}", None, path)
-        return None
-    before = len(complaints)
-    for where, leaf in node.scalars(path):
-        if not is_finite(leaf.value):
-            complaints.must_be("a finite number", leaf, where, rule="wrong-value")
-    if len(complaints) > before:
-        return None
-    try:
-        return cls.model_validate_json(json.dumps(node.plain()))
-    except ValidationError as error:
-        homes = {key: (value, (*path, key)) for key, value in node.value.items()}
-        errors = error.errors(include_url=False, include_input=False)
-        explain(complaints, errors, homes, node, path, cls=cls, what=what)
-        return None
-
-
 def read_fields(cls: type[M], node: YamlNode, what: str) -> M:
     """A mapping on its own as a plain pydantic model; what: how the model is called in a sentence.
 
@@ -103,15 +82,15 @@ class _Reader:
         found = self.read()
         if found is None:
             return None
-        header, stem, stages, head = found
+        header, stem, stages, ends = found
         fields = {name: getattr(header, name) for name in Header.model_fields}
-        spec = Spec(stem=stem, stages=_with_ramp(stages, header.drop_path), head=head, **fields)
+        spec = Spec(stem=stem, stages=_with_ramp(stages, header.drop_path), **ends, **fields)
         spec._tree = self.tree
         spec._data = self.tree.plain()
         return spec
 
-    def read(self) -> tuple[Header, Stem, list[Stage], Head] | None:
-        """The pieces of the spec; None (and complaints) when anything is wrong."""
+    def read(self) -> tuple[Header, Stem, list[Stage], dict[str, Any]] | None:
+        """The pieces of the spec, the last as its fields; None (and complaints) when anything is wrong."""
         tree = self.tree
         if not tree.is_map:
             self.complaints.add(tree.mark, "wrong-type", f"a spec is a mapping, but got {shown(tree.plain())}")
@@ -124,18 +103,21 @@ class _Reader:
             elif key not in SPEC_KEYS:
                 self.complaints.unknown_key(tree, key, SPEC_KEYS, "A spec", ())
         for key in ("stem", "stages", "head"):
+            if key == "head" and tree.get("heads") is not None:
+                continue
             if tree.get(key) is None and not self.parts.misspelt(tree, key, (), "A spec"):
                 self.complaints.missing(tree, "a spec needs it", (key,), "or build on another spec with `extends`")
         self._defaults()
         header = self._header()
         stem = self._part("stem")
         stages = self._stages()
-        head = self._part("head")
-        if header is not None and head is not None:
-            self._class_names(header, head)
-        if len(self.complaints) or header is None or stem is None or stages is None or head is None:
+        depths = [stage.depth for stage in stages] if stages is not None else None
+        ends = EndsReader(tree, self.complaints, self.parts, self._part).read(depths)
+        if header is not None and ends is not None:
+            self._class_names(header, ends["head"])
+        if len(self.complaints) or header is None or stem is None or stages is None or ends is None:
             return None
-        return header, cast(Stem, stem), stages, cast(Head, head)
+        return header, cast(Stem, stem), stages, ends
 
     def _header(self) -> Header | None:
         header = self.tree.only(Header.model_fields)
@@ -158,7 +140,7 @@ class _Reader:
         if not defaults.is_map:
             self.complaints.must_be("a mapping", defaults, ("defaults",))
             return
-        classes = [part for kind in get_args(PartKind) for part in parts(kind).values()]
+        classes = [part for kind in DEFAULTED for part in parts(kind).values()]
         known = sorted({name for part in classes for name in part.model_fields})
         for key in defaults.value:
             if key not in known:

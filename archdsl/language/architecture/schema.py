@@ -5,12 +5,12 @@ It is made from the models and the registered parts, so a new block is known to 
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import BaseModel
 
-from archdsl.language.architecture.model import Header
-from archdsl.language.architecture.part_reader import takes_list
+from archdsl.language.architecture.model import Features, Header
+from archdsl.language.architecture.part_reader import DEFAULTED, FIRST_REST, takes_list
 from archdsl.language.text import limits
 from archdsl.parts.part import Part, PartKind, parts
 
@@ -30,12 +30,17 @@ def spec_schema() -> Json:
     }
     properties["defaults"] = {
         "type": "object",
-        "description": "values for any field of that name that is not set",
+        "description": "values for any field of that name that is not set, but for those of necks",
         "properties": _all_fields(definitions),
         "additionalProperties": False,
     }
     properties["stem"] = _part("stem", definitions)
+    properties["features"] = draft7(Features.model_json_schema())
+    properties["neck"] = {"type": "array", "maxItems": limits.MAX_STAGES, "items": _part("neck", definitions)}
     properties["head"] = _part("head", definitions)
+    properties["heads"] = _heads(definitions)
+    said = "one value for the first block, another for the rest"
+    definitions["each"] = _object(said, {key: {} for key in FIRST_REST}, required=list(FIRST_REST))
     definitions["stage"] = _stage(definitions)
     definitions["change"] = _change(definitions)
     stages = {"type": "array", "minItems": 1, "maxItems": limits.MAX_STAGES}
@@ -50,7 +55,8 @@ def spec_schema() -> Json:
         "if": {"required": ["extends"]},
         "then": {"properties": {"stages": {**stages, "items": {"$ref": REF + "change"}}}},
         "else": {
-            "required": ["stem", "stages", "head"],
+            "required": ["stem", "stages"],
+            "anyOf": [{"required": ["head"]}, {"required": ["heads"]}],
             "properties": {"stages": {**stages, "items": {"$ref": REF + "stage"}}},
         },
         "definitions": definitions,
@@ -93,7 +99,7 @@ def _fields(cls: type[Part], definitions: Json, *, each: bool = False) -> Json:
     return {
         name: field
         if takes_list(cls, name)
-        else {"anyOf": [_bare(field), {**many, "items": _bare(field)}], **_described(field)}
+        else {"anyOf": [_bare(field), {**many, "items": _bare(field)}, {"$ref": f"{REF}each"}], **_described(field)}
         for name, field in found.items()
     }
 
@@ -139,6 +145,29 @@ def _part(kind: PartKind, definitions: Json, key: str = "type") -> Json:
     return {"anyOf": options}
 
 
+def _heads(definitions: Json) -> Json:
+    """Output -> head: as `head`, and what it reads, and whether only training reads its output."""
+    known = parts("head")
+    own: Json = {
+        "tap": {"type": ["string", "null"], "description": "what it reads: `features.N`, a stage, a block or `stem`"},
+        "train": {"type": "boolean", "description": "whether only training reads its output"},
+    }
+    options: list[Json] = [{"type": "null"}, {"enum": sorted(known)}]
+    for name, cls in sorted(known.items()):
+        fields = {"type": {"const": name}, **_fields(cls, definitions), **own}
+        definitions[f"heads.{name}"] = _object(_summary(cls), fields, required=["type"])
+        options.append({"$ref": f"{REF}heads.{name}"})
+    changed: Json = {name: {} for cls in known.values() for name in cls.model_fields}
+    description = "fields of the head that this spec builds on"
+    definitions["heads.change"] = _object(description, {**changed, **own}, **{"not": {"required": ["type"]}})
+    options.append({"$ref": f"{REF}heads.change"})
+    return {
+        "type": "object",
+        "description": "heads by the name of their output",
+        "additionalProperties": {"anyOf": options},
+    }
+
+
 def _stage_fields(definitions: Json) -> Json:
     dim = {"type": ["integer", "null"], "minimum": 1, "maximum": limits.MAX_DIM, "description": "width of the stage"}
     return {"dim": dim, "downsample": {"anyOf": [{"type": "null"}, _part("downsample", definitions)]}}
@@ -176,7 +205,7 @@ def _change(definitions: Json) -> Json:
 def _all_fields(definitions: Json) -> Json:
     """Every field of every part, as `defaults` may set it: any form that some part takes."""
     forms: dict[str, list[Json]] = {}
-    for kind in get_args(PartKind):
+    for kind in DEFAULTED:
         for cls in parts(kind).values():
             for name, field in properties_of(cls, definitions).items():
                 form = _bare(field)

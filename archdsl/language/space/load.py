@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from archdsl.errors import SpecError
+from archdsl.language.architecture.ends import read_model
 from archdsl.language.architecture.from_data import with_classes
 from archdsl.language.architecture.load import checked, load, load_tree, named, spec_of
 from archdsl.language.architecture.merge import as_mapping, open_reference
 from archdsl.language.architecture.model import Header, Spec
 from archdsl.language.architecture.override import ARGUMENT, COMMAND_LINE, Overrides, override
-from archdsl.language.architecture.read import SPEC_KEYS, read_model, read_spec
+from archdsl.language.architecture.read import SPEC_KEYS, read_spec
 from archdsl.language.space.choice_reader import ChoiceReader
 from archdsl.language.space.choices import Choice
 from archdsl.language.space.objectives import Constraints, Objectives, Search

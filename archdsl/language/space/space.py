@@ -213,6 +213,7 @@ _NOTHING = object()
 def _content(spec: Spec) -> dict[str, Any]:
     """What makes a design, path by path."""
     found: dict[str, Any] = {"input": spec.input, "stem": spec.stem, "head": spec.head}
+    found |= {"features": spec.features, "neck": spec.neck, "heads": spec.heads}
     for index, stage in enumerate(spec.stages):
         found[f"stages.{index}.downsample"] = stage.downsample
         found[f"stages.{index}.dim"] = stage.dim

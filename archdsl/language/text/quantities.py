@@ -118,6 +118,19 @@ def count_text(count: float | None, form: str = ".2f") -> str:
     return f"{count:g}"
 
 
+def time_text(seconds: float) -> str:
+    """A duration to about two digits: `40 s`, `12 min`, `3 h 20 min`, `2 d 4 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 100:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min" if hours < 10 else f"{hours} h"
+    return f"{hours // 24} d {hours % 24} h"
+
+
 def number_text(value: float) -> str:
     """Four digits, or from 10 000 on as a count."""
     return count_text(value) if abs(value) >= 10_000 else f"{value:.4g}"

@@ -16,6 +16,11 @@ def listed(names: Iterable[str], limit: int = 40) -> str:
     return ", ".join(names[:limit]) + (f", … ({len(names) - limit} more)" if len(names) > limit else "")
 
 
+def number_of(count: int, thing: str) -> str:
+    """`1 network`, `3 networks`."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
 def joined(*sentences: str | None) -> str | None:
     """The sentences that are there, as one hint; None when there are none."""
     there = [sentence for sentence in sentences if sentence]

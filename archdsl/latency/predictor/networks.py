@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import inf
 
 from archdsl.compiler import SpecCost, cost, identity
-from archdsl.errors import ArchError
+from archdsl.errors import ArchError, MeasureError
 from archdsl.language import Space
 from archdsl.language.architecture.model import Spec
 from archdsl.latency.predictor.predictor import NetworkSegments
@@ -45,7 +45,7 @@ def networks_of(space: Space, *, sample: int | None = None, seed: int = 0) -> li
 
     sample: at most so many, drawn at random; by default all of a space with up to ALL_UP_TO assignments, else SAMPLED
 
-    Raises: ArchError when no assignment is a valid network
+    Raises: ArchError when no assignment is a valid network; MeasureError when none can be cut into segments
     """
     whole = sample is None and space.num_total <= ALL_UP_TO
     most = space.num_total if whole else sample or SAMPLED
@@ -57,15 +57,21 @@ def networks_of(space: Space, *, sample: int | None = None, seed: int = 0) -> li
     ]
     drawn = space.iterate() if whole else (space.sample(rng) for _ in range(20 * most))
     found: dict[str, CandidateNetwork] = {}
+    uncut: MeasureError | None = None
     for assignment in (*first, *drawn):
         if len(found) >= most:
             break
         try:
             network = CandidateNetwork.of(space.spec(assignment, check=False), assignment)
+        except MeasureError as error:
+            uncut = error
+            continue
         except ArchError:
             continue
         if network.hash not in found and _keeps_bounds(space, network.cost):
             found[network.hash] = network
+    if not found and uncut is not None:
+        raise uncut
     if not found:
         message = f"no network of {space.name} was found that keeps its bounds of params and macs"
         raise ArchError.at("SPACE", space.name, "empty-space", message, "widen `constraints`, or draw more")

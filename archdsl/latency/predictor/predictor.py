@@ -29,6 +29,8 @@ LEVEL = 0.9
 FAR = 2.0
 """A network whose segments take this many times longer than those of any calibration network, or shorter, is far."""
 FEW_NAMED = 4
+MOST_JOINED = 4
+"""A segment of more parts that takes most of a network is no segment any more."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +52,32 @@ class NetworkSegments:
     def of(cls, spec: AnySpec) -> NetworkSegments:
         """The segments of a spec in its train form.
 
-        Raises: SpecError, ShapeError when the spec is not valid
+        Raises: SpecError, ShapeError when the spec is not valid; MeasureError (`not-cut`) for a network that can only
+            be measured whole: of several outputs, or whose parts read each other's values everywhere
         """
         spec = as_spec(spec)
-        segments = segments_of(compile(spec))
+        graph = compile(spec)
+        if len(graph.outputs) > 1:
+            raise _not_cut(spec.name, f"it gives {len(graph.outputs)} outputs")
+        segments = segments_of(graph)
+        _check_cut(spec.name, segments)
         pieces = distinct(segments)
         moves = {key: segment.num_bytes for key, segment in pieces.items() if segment.only_moves}
         return cls(spec.name, Counter(segment.key for segment in segments), pieces, moves)
+
+
+def _check_cut(name: str, segments: Sequence[Segment]) -> None:
+    """Raises: MeasureError where one segment of many parts is most of the network, so that nothing is left to add up"""
+    total = sum(segment.cost.macs for segment in segments)
+    for segment in segments:
+        parts = segment.name.split(" + ")
+        if len(parts) > MOST_JOINED and 2 * segment.cost.macs > total:
+            raise _not_cut(name, f"values go past each other from `{parts[0]}` to `{parts[-1]}`")
+
+
+def _not_cut(name: str, why: str) -> MeasureError:
+    message = f"{name} is not cut into segments, it is measured whole: {why}"
+    return failed("not-cut", message, where="predictor", hint="`archdsl bench` measures it")
 
 
 @dataclass(frozen=True)

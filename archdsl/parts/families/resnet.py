@@ -61,6 +61,7 @@ class Bottleneck(Block):
 
     dim: the width after the block; left out, twice that before where the map is halved, else the same
     stride: of the convolution over the places; one number is the first block's, the others have 1
+    dilation: of the convolution over the places
     groups: of the convolution over the places; `depthwise`: as many as channels
     ratio: the width inside, as a multiple of `dim`
     spatial: whether the convolution over the places is the `middle` one or the `first`, before the widening
@@ -73,7 +74,7 @@ class Bottleneck(Block):
     bias: whether the three convolutions have biases; the shortcut's has none
 
     Source: ResNet, arXiv 1512.03385 (stride as in torchvision); ResNeXt, arXiv 1611.05431; ConvNeXt, arXiv 2201.03545;
-        AFF, arXiv 2009.14082; pool_conv: arXiv 1812.01187
+        AFF, arXiv 2009.14082; pool_conv: arXiv 1812.01187; dilation: DeepLabV3, arXiv 1706.05587
     """
 
     weight_names = WEIGHT_NAMES
@@ -81,6 +82,7 @@ class Bottleneck(Block):
     dim: Dim | None = None
     stride: Stride = 1
     kernel: Kernel = 3
+    dilation: Annotated[int, Field(ge=1, le=64, description="how many places apart the numbers of a kernel are")] = 1
     groups: Annotated[int, Field(ge=1, le=65536)] | Literal["depthwise"] = 1
     ratio: Ratio = 0.25
     spatial: Literal["middle", "first"] = "middle"
@@ -142,9 +144,8 @@ class Bottleneck(Block):
                     hint=f"use `depthwise`, or a number that divides {width}",
                     rule="divisible",
                 )
-            x = convolution(
-                g, x, width, self.kernel, stride=self.stride, groups=groups, bias=self.bias, name=f"conv{number}"
-            )
+            more = {"stride": self.stride, "groups": groups, "dilation": self.dilation}
+            x = convolution(g, x, width, self.kernel, **more, bias=self.bias, name=f"conv{number}")
         else:
             x = convolution(g, x, width, 1, bias=self.bias, name=f"conv{number}")
         if number in self.norm_after:

@@ -51,8 +51,7 @@ class TorchNetwork:
         self.module = module.eval().to(self.device)
 
     def outputs(self, x_BX: NDArray[Any]) -> list[NDArray[Any]]:
-        y = self.call_on(self.held(x_BX))()
-        return [part.cpu().numpy() for part in (y if isinstance(y, tuple | list) else (y,))]
+        return [part.cpu().numpy() for part in parts_of(self.call_on(self.held(x_BX))())]
 
     def timed(self, x_BX: NDArray[Any]) -> Callable[[], object]:
         return finished_on(self.device, self.call_on(self.held(x_BX)))
@@ -70,6 +69,13 @@ class TorchNetwork:
                 return module(x)
 
         return call
+
+
+def parts_of(output: Any) -> list[torch.Tensor]:
+    """The tensors that a module gives: one, or several in a sequence or by name."""
+    if isinstance(output, dict):
+        return list(output.values())
+    return list(output) if isinstance(output, tuple | list) else [output]
 
 
 def _program(path: str, device: torch.device) -> Any:

@@ -42,7 +42,7 @@ def open_storage(url_or_path: str | os.PathLike[str]) -> BaseStorage:
 def _journal(path: Path) -> BaseStorage:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _refuse_strangers(path)
+        refuse_strangers(path)
         return _replayed(path)
     except OSError as error:
         raise cannot_keep(error, at_argument("--storage", str(path)), _ELSEWHERE) from error
@@ -69,8 +69,8 @@ def cannot_keep(error: OSError, place: Place, hint: str) -> StudyError:
     return StudyError(Problem(place, "cannot-write", message, hint))
 
 
-def _refuse_strangers(path: Path) -> None:
-    """Raise StudyError for anything that is there but is not a journal."""
+def refuse_strangers(path: Path, argument: str = "--storage", hint: str = _ELSEWHERE) -> None:
+    """Raise StudyError for anything that is there but is not a journal. argument: that named it; hint: a way out"""
     why = None
     if path.is_symlink():
         why = "this is a link; a study is not written through links"
@@ -82,7 +82,7 @@ def _refuse_strangers(path: Path) -> None:
         if not first.startswith(_FIRST_BYTES[: len(first)]):
             why = "this file exists and is not an Optuna journal"
     if why is not None:
-        raise StudyError.at("--storage", str(path), "output-folder", why, _ELSEWHERE)
+        raise StudyError.at(argument, str(path), "output-folder", why, hint)
 
 
 def _database(url: str) -> BaseStorage:

@@ -12,8 +12,8 @@ def _everywhere(e: Emission, v: Operand) -> Operand:
     return e.reshape(v, e.node.type.channels, 1, 1)
 
 
-def _concat(e: Emission, op: Concat, x: Operand, y: Operand) -> Operand:
-    return e.op("Concat", x, y, axis=e.lead if isinstance(e.node.type.order, Planes) else -1)
+def _concat(e: Emission, op: Concat, *xs: Operand) -> Operand:
+    return e.op("Concat", *xs, axis=e.lead if isinstance(e.node.type.order, Planes) else -1)
 
 
 EMITTERS: Emitters = {

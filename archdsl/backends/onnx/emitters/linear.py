@@ -26,6 +26,7 @@ def _conv2d(e: Emission, op: Conv2d, x: Operand) -> Operand:
         "strides": [op.stride] * 2,
         "pads": [op.padding] * 4,
         "group": op.groups,
+        **({"dilations": [op.dilation] * 2} if op.dilation > 1 else {}),
     }
     return e.op("Conv", x, *tensors, **shape)
 

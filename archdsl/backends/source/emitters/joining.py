@@ -20,9 +20,9 @@ def _signed(sign: str, everywhere: str = "") -> Callable[..., Expression]:
     return emit
 
 
-def _concat(w: Writer, node: Node, op: Concat, x: Expression, y: Expression) -> Expression:
+def _concat(w: Writer, node: Node, op: Concat, *xs: Expression) -> Expression:
     axis = 1 if isinstance(node.type.order, Planes) else -1
-    return Expression(f"torch.cat([{x.text}, {y.text}], dim={axis})", 1 + max(x.depth, y.depth))
+    return Expression(f"torch.cat([{', '.join(x.text for x in xs)}], dim={axis})", 1 + max(x.depth for x in xs))
 
 
 EMITTERS: dict[type[Op], Emitter] = {

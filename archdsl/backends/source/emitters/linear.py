@@ -17,6 +17,7 @@ def _linear(w: Writer, node: Node, op: Linear, x: Expression) -> Expression:
 def _conv(w: Writer, node: Node, op: Conv2d, x: Expression) -> Expression:
     made = f"nn.Conv2d({channels(op.c_in)}, {channels(op.c_out)}, kernel_size={number('kernel', op.kernel)}"
     made += option("stride", op.stride, 1) + option("padding", op.padding, 0)
+    made += option("dilation", op.dilation, 1)
     if op.groups > 1:
         depthwise = op.groups in (op.c_in, op.c_out)
         made += f", groups={number('channels' if depthwise else 'groups', op.groups)}"

@@ -17,7 +17,7 @@ def _linear(b: ModuleBuilder, node: Node, args: list[fx.Node]) -> fx.Node:
 def _conv(b: ModuleBuilder, node: Node, args: list[fx.Node]) -> fx.Node:
     op = op_of(node, Conv2d)
     sides = (op.c_in, op.c_out, op.kernel, op.stride, op.padding)
-    return b.module(node, nn.Conv2d(*sides, groups=op.groups, bias=op.bias, device="meta"), *args)
+    return b.module(node, nn.Conv2d(*sides, op.dilation, groups=op.groups, bias=op.bias, device="meta"), *args)
 
 
 EMITTERS: Emitters = {
