@@ -20,10 +20,14 @@ from timm_references import images, telling
 from torch import Tensor, nn
 
 import archdsl
+from archdsl.builds.config import BuildConfig
+from archdsl.builds.write import write_build
 from archdsl.cli.main import run
-from archdsl.errors import ArchError, SpecError, WeightsError
+from archdsl.errors import RuleBroken, SpecError, WeightsError
+from archdsl.ir.types import TensorType
 from archdsl.language.architecture.backbone import backbone_of
 from archdsl.language.architecture.load import load, loads
+from archdsl.ops.maps import TakeMap
 
 SHALLOW = {f"stages.{i}.depth": 1 for i in range(4)}
 STAGES = [f"stages.{i}" for i in range(4)]
@@ -71,6 +75,32 @@ def test_maps_equal_those_of_timm_with_its_weights(timm: ModuleType, spec: str, 
     for ours, other, channels in zip(got, want, info.channels(), strict=True):
         assert_telling(other)
         assert difference(ours, planes(other, channels)) <= 1e-5
+
+
+def test_maps_of_a_vit_leave_its_class_token_out_and_equal_timms(timm: ModuleType):
+    how = {"depth": 3, "img_size": (64, 96), "features_only": True, "out_indices": (0, 2)}
+    theirs = telling(timm.create_model("deit_tiny_distilled_patch16_224", **how)).eval()
+    small = load("deit_ti_distilled", set={"input.size": [64, 96], "stages.0.depth": 3})
+    taps = ["stages.0.blocks.0", "stages.0.blocks.2"]
+    state = theirs.state_dict()
+    of_backbone = {name: tensor for name, tensor in state.items() if not name.startswith(("model.norm", "model.head"))}
+    weights = archdsl.import_weights(backbone_of(small, taps), of_backbone, "timm")
+    mine, x = archdsl.features(small, taps, weights).eval(), images(2, 64, 96)
+    assert mine.feature_info.reduction() == [16, 16]
+    with torch.inference_mode():
+        for got, want in zip(mine(x), theirs(x), strict=True):
+            assert got.shape == (2, 192, 4, 6)
+            assert_telling(want)
+            assert difference(got, want) <= 1e-5
+
+
+def test_the_places_behind_a_class_token_come_out_of_every_backend(tmp_path: Path):
+    spec = backbone_of(load("vit_ti_16", set={"input.size": [32, 48], "stages.0.depth": 1}))
+    facts = write_build(BuildConfig(spec, emit=("torch", "source", "onnx"), batch=None), tmp_path / "out")
+    assert facts["outputs" if "outputs" in facts else "output"] == ["batch", 192, 2, 3]
+    assert all(made["parity"]["max_rel_error"] <= 1e-5 for made in facts["artefacts"])
+    with pytest.raises(RuleBroken, match="a map of 2x3 behind 2 tokens is not in"):
+        TakeMap(2, 2, 3).infer(TensorType((7, 8)))
 
 
 def test_the_maps_of_swin_free_feed_torchvisions_pyramid():
@@ -161,8 +191,6 @@ def test_a_tap_that_cannot_be_is_refused(taps: list[str], message: str):
 
 
 def test_what_gives_no_maps_and_what_nothing_can_be_told_of_is_refused(capsys: pytest.CaptureFixture[str]):
-    with pytest.raises(ArchError, match=r"features are maps, but after `stages.0` there is (.|\n)*class token"):
-        archdsl.features("vit_ti_16")
     with pytest.raises(WeightsError, match=r"needs the tensor 'stem.proj.weight'"):
         archdsl.features("micro_swin", weights={})
     assert run(["build", "micro_swin", "--features", "--data", "synthetic"]) == 1

@@ -199,7 +199,7 @@ def test_ctrl_c_writes_the_report_and_the_same_command_goes_on(space: Path, tmp_
     assert time.monotonic() - begun < 10
     assert child.returncode == 130, err
     assert "interrupted" in err
-    assert "tiny: the front, 1 networks" in out
+    assert "tiny: the front, 1 network " in out
     assert (tmp_path / "run/front.csv").is_file()
     wait_until(lambda: not any(Path(f"/proc/{pid}/stat").exists() and not zombie(pid) for pid in helpers))
     again = subprocess.run(slow, capture_output=True, text=True)

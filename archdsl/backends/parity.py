@@ -39,7 +39,8 @@ def in_batches(run: Callable[[Array], Array], images: Array, batch: int | None) 
         return np.concatenate([run(images[:1]), run(rest)])[: len(images)]
     size = -(-len(images) // batch) * batch
     filled = np.resize(images, (size, *images.shape[1:]))
-    return np.concatenate([run(filled[i : i + batch]) for i in range(0, size, batch)])[: len(images)]
+    found = [run(filled[i : i + batch]) for i in range(0, size, batch)]
+    return (np.concatenate(found) if len(found) > 1 else found[0])[: len(images)]  # maps are large: no second copy
 
 
 def as_one(outputs: Sequence[Array]) -> Array:

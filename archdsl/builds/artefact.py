@@ -19,7 +19,9 @@ from archdsl.errors import ArchError, BackendError
 from archdsl.language.architecture.lower import lower
 
 PROBED = 4
-"""How many generated images parity is measured on when there are no real ones."""
+"""How many generated images parity is measured on when there are no real ones; fewer where their outputs are large."""
+MOST_NUMBERS = 2**26
+"""In the outputs for generated images, of which several copies are held at once: 256 MiB in fp32."""
 
 
 NOTED_LOSS = 0.005
@@ -99,9 +101,12 @@ class Made:
 def make_ready(config: BuildConfig) -> Ready:
     """The network, and its answers. Errors: WeightsError; ArchError (`not-finite`) when an answer is not a number."""
     module = asked = build(config.spec, config.weights, seed=config.seed).eval()
-    images = probe_images(config.image_shape, PROBED) if config.images is None else config.images
+    whole = lower(config.spec)
+    numbers = sum(node.type.size for node in whole.inference().outputs.values())
+    count = max(1, min(PROBED, MOST_NUMBERS // numbers))
+    images = probe_images(config.image_shape, count) if config.images is None else config.images
     wanted = outputs_of(module, images)
-    if lower(config.spec).training_outputs:  # what only training reads is kept too
+    if whole.training_outputs:  # what only training reads is kept too
         module = build(config.spec, config.weights, seed=config.seed, training=True)
     state = {name: tensor for name, tensor in module.state_dict().items() if "num_batches_tracked" not in name}
     if not np.isfinite(wanted).all():

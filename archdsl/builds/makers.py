@@ -80,7 +80,8 @@ def make_onnx(ready: Ready, folder: Path) -> Made:
     files = tuple(sorted(folder.glob(f"{path.name}*")))
     try:
         names = list(lower(config.spec).inference().outputs)
-        runtime, outputs = run_onnx(path, ready.images[measured], config.precision, names)
+        several = {"outputs": names} if len(names) > 1 else {}
+        runtime, outputs = run_onnx(path, ready.images[measured], config.precision, **several)
     except BackendError as error:
         if not isinstance(error, NoRuntime) and facts["opset"] <= usual:
             raise

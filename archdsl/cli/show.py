@@ -91,6 +91,9 @@ def _print(spec: Spec, stages: list[StageFacts], notes: list[dict[str, str]]) ->
         title=f"{spec.name}  ({spec.input.channels}x{height}x{width})",
     )
     say(f"hash {identity(spec)}")
+    if (left := total.params - total.inference_params) > 0:
+        macs = count_text(total.training_macs - total.macs)
+        say(f"training alone reads {count_text(left)} of the parameters, and its {macs} MACs are not in the total")
     if total.onnx_tool_flops is not None:
         flops, params = count_text(total.onnx_tool_flops), count_text(total.onnx_tool_params)
         say(f"in the Swin-Free paper's counting: {flops} FLOPs, {params} parameters")

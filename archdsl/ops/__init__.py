@@ -9,6 +9,7 @@ from archdsl.ops.attention import *
 from archdsl.ops.cosine import *
 from archdsl.ops.joining import *
 from archdsl.ops.linear import *
+from archdsl.ops.maps import *
 from archdsl.ops.norm import *
 from archdsl.ops.pointwise import *
 from archdsl.ops.pooling import *

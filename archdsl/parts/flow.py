@@ -19,6 +19,7 @@ class Flow:
     side: named values that some blocks pass on beside it
     stages: the map after each finished stage
     tokens: names of the extra tokens that `x` begins with (`cls`, `dist`), before those of the map
+    places: the map whose places the other tokens are, row by row, where `x` begins with extra ones
     outputs: results that only training reads, by name
     size: height and width of the image
     features: the maps that the neck and the heads see, finest first, by the paths of the parts that made them
@@ -30,6 +31,7 @@ class Flow:
     side: Mapping[str, Value] = field(default_factory=lambda: MappingProxyType({}))
     stages: tuple[Value, ...] = ()
     tokens: tuple[str, ...] = ()
+    places: Raster | None = None
     outputs: Mapping[str, Value] = field(default_factory=lambda: MappingProxyType({}))
     size: tuple[int, int] = (0, 0)
     features: Mapping[str, Value] = field(default_factory=lambda: MappingProxyType({}))

@@ -44,6 +44,7 @@ from archdsl.suggestions import did_you_mean
 from archdsl.training import Recipe, parse_recipe
 from archdsl.training.data import in_folder, parse_source
 from archdsl.training.data.facts import data_facts
+from archdsl.training.tasks.maps import check_is_task
 
 MOST_COUNTED = 512
 """The networks of spaces with at most so many settings are counted, to notice when every network has been seen."""
@@ -240,6 +241,7 @@ class SearchParts:
             raise TrainingError(moved) from error
         self.fingerprint, self.data_key, self.facts = data.fingerprint(), data.key(), data_facts(data)
         self.space = self.space.with_classes(data.num_classes)
+        check_is_task(self.space.base)
         return accuracy.train
 
 

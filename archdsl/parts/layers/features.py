@@ -7,6 +7,8 @@ from dataclasses import replace
 
 from archdsl.errors import RuleBroken
 from archdsl.ir.graph import Scope, Value
+from archdsl.ir.order import Raster
+from archdsl.ops.maps import TakeMap
 from archdsl.parts.fields import NormName
 from archdsl.parts.flow import Flow, as_planes
 from archdsl.parts.layers.convolutions import norm_of_map
@@ -20,15 +22,21 @@ def with_features(g: Scope, flow: Flow, taps: Mapping[str, Value], *, norm: Norm
     """
     found: dict[str, Value] = {}
     for index, (tap, x) in enumerate(taps.items()):
-        if x.type.order is None:
-            raise RuleBroken(
-                f"features are maps, but after `{tap}` there is {x.type}",
-                hint="use a stem without a class token",
-                field="taps",
-            )
         here = g.at(str(index))
+        x = _as_map(here, x, flow.places, tap)
         found[tap] = as_planes(here, norm_of_map(here, x, norm, eps=eps, name="norm"))
     return replace(flow, x=list(found.values())[-1], features=found, maps=found)
+
+
+def _as_map(g: Scope, x: Value, places: Raster | None, tap: str) -> Value:
+    """The places of a map, without the tokens before them. Raises: RuleBroken where there is no map"""
+    if x.type.order is not None:
+        return x
+    first = x.type.tokens - places.num_slots if places is not None else -1
+    if places is None or first < 0:
+        hint = "take maps from parts whose tokens have places, and use a stem `patch` before a class token"
+        raise RuleBroken(f"features are maps, but after `{tap}` there is {x.type}", hint=hint, field="taps")
+    return g.add(TakeMap(first, places.height, places.width), x, name="places")
 
 
 @register("features")

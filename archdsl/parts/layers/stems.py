@@ -10,6 +10,7 @@ from pydantic import Field
 from archdsl.errors import RuleBroken
 from archdsl.ir.graph import Scope
 from archdsl.ir.op import Init, need_planes
+from archdsl.ir.order import Raster
 from archdsl.ops.linear import Conv2d
 from archdsl.ops.tokens import AddPosition, PrependToken
 from archdsl.parts.fields import Dim, Eps, NormAxis, NormName
@@ -53,6 +54,7 @@ class PatchStem(Stem):
         conv = Conv2d(flow.x.type.channels, self.dim, self.patch, stride=self.patch, init=init)
 
         x = as_tokens(g, g.add(conv, flow.x, name="proj"))
+        places = Raster(order.height // self.patch, order.width // self.patch)
         x = norm(g, x, self.norm, axis=self.norm_axis, eps=self.norm_eps, name="norm")
         if self.dist:
             x = g.add(PrependToken(self.dim, Init("normal", 0.02)), x, name="dist_token")
@@ -61,4 +63,4 @@ class PatchStem(Stem):
         tokens = tuple(name for name, there in (("cls", self.cls), ("dist", self.dist)) if there)
         if self.position == "learned":
             x = g.add(AddPosition(x.type.tokens, self.dim), x, name="pos_embed")
-        return replace(flow, x=x, tokens=tokens)
+        return replace(flow, x=x, tokens=tokens, places=places)

@@ -9,7 +9,6 @@ from torch.nn import functional as F
 from archdsl.statistics import wilson_interval
 from archdsl.training.failures import training_error
 from archdsl.training.recipe import Recipe
-from archdsl.training.tasks.maps import no_task
 from archdsl.training.tasks.metric import Metric
 from archdsl.training.timm_parts import Mixer
 
@@ -38,8 +37,6 @@ class Classification:
 
     def check(self, output: Tensor) -> str | None:
         """A head may be wider than there are classes, such as that of ImageNet over a part of it, but not narrower."""
-        if output.ndim == 4:
-            raise no_task("the network")
         if output.ndim != 2 or output.shape[1] < self.num_classes:
             came = f"[{', '.join(map(str, output.shape))}]"
             message = f"the data have {self.num_classes} classes, but the network answers {came} for a batch"
