@@ -41,6 +41,7 @@ COMMANDS = {
     "worker": "archdsl.cli.worker",
     "status": "archdsl.cli.status",
     "report": "archdsl.cli.report",
+    "compare": "archdsl.cli.compare",
     "cache": "archdsl.cli.cache",
     "schema": "archdsl.cli.schema",
     "explain": "archdsl.cli.explain",
