@@ -90,9 +90,8 @@ def compare(
     opened = [open_search(run, study) for run in runs for study in (studies or (None,))]
     if len(opened) < 2:
         hint = "name another RUN, or several studies of this one with --study"
-        raise StudyError.at(
-            "RUN", " ".join(os.fspath(run) for run in runs), "usage", "there is only one search here", hint
-        )
+        given = masked(" ".join(os.fspath(run) for run in runs))
+        raise StudyError.at("RUN", given, "usage", "there is only one search here", hint)
     searches = tuple(ComparedSearch(label, one) for label, one in zip(_labels(opened), opened, strict=True))
     views = [one.view for one in opened]
     differing = _differing([conditions_of(view) for view in views])
