@@ -26,6 +26,7 @@ from archdsl.builds.write import write_build
 from archdsl.cli.main import run
 from archdsl.compiler import deploy
 from archdsl.errors import ArchError, SpecError, WeightsError
+from archdsl.language.architecture.ends import RESERVED
 from archdsl.language.architecture.from_data import with_classes
 from archdsl.language.architecture.load import load, loads
 from archdsl.language.architecture.lower import lower
@@ -67,6 +68,14 @@ def test_counts_equal_the_reference(row: dict[str, str]):
         backbone = archdsl.cost(load(row["spec"], set={"neck": None}))
         counted = (cost.params - backbone.params, cost.macs - backbone.macs)
     assert counted == (int(row["params"]), int(row["macs"]))
+
+
+@pytest.mark.parametrize(
+    ("name", "macs"), [("upernet_swin_t", 944_385_149_184), ("upernet_convnext_t", 938_485_481_472)]
+)
+def test_macs_at_512x2048_equal_the_reference(name: str, macs: int):
+    """Counted on transformers' network as the rows above, without the auxiliary head; Swin's authors print 945 G."""
+    assert archdsl.cost(load(name, set={"input.size": [512, 2048]})).macs == macs
 
 
 # --- torchvision ------------------------------------------------------------------------------------------------------
@@ -415,7 +424,9 @@ def test_a_value_for_the_first_block_and_one_for_the_rest():
         ("heads: {logits: fcn, aux: {type: fcn, tap: features.2}}", "no `features.2`"),
         ("heads: {logits: {type: fcn, train: true}}", "no output of training alone"),
         ("heads: {logits: fcn, aux: {type: fcn, train: 1}}", "`train` must be true or false"),
-        ("heads: {logits: fcn, ../x: fcn}", "an output is called by"),
+        ("heads: {logits: fcn, ../x: fcn}", "an output cannot be called"),
+        ("heads: {logits: fcn, train: fcn}", "an output cannot be called `train`"),
+        ("heads: {logits: fcn, image: fcn}", "an output cannot be called `image`"),
         ("heads: {logits: fcn}, head: fcn", "do not go together"),
         ("neck: [{type: fpn, dim: 8, top: keep}]", "must be 8 wide, but got"),
         ("input: {size: dynamic}", "heights and widths are fixed when a network is built"),
@@ -427,6 +438,14 @@ def test_what_is_wrong_is_told_at_its_place(text: str, message: str):
     with pytest.raises(ArchError, match=message) as caught:
         network(text)
     assert "<text>:1:" in str(caught.value)
+
+
+def test_no_output_is_called_like_something_of_a_module():
+    own = {name for name in dir(nn.ModuleDict()) if not name.startswith("_")}
+    assert own <= RESERVED
+    odd = network("heads: {logits: segmenter, x: {type: fcn, tap: stem}, self: {type: fcn, train: true}, head: fcn}")
+    outputs = archdsl.build(odd, training=True)(images(2, 32))
+    assert list(outputs) == ["logits", "x", "self", "head"]
 
 
 def test_classes_from_data_reach_every_head_that_asks():

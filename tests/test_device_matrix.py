@@ -169,10 +169,10 @@ def test_a_name_that_nothing_takes_is_a_bug_that_is_noticed() -> None:
 
 
 def bounds(constraints: str, objectives: str) -> dict[str, Any]:
-    from archdsl.runs.search_parts import _constraints
+    from archdsl.runs.search_parts import constraints_of
 
     here = space(objectives, constraints)
-    found = _constraints(here, tuple(target.label for target in here.objectives.targets))
+    found = constraints_of(here, tuple(target.label for target in here.objectives.targets))
     return {name: (bound.min, bound.max) for name, bound in found.items()}
 
 

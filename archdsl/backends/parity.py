@@ -102,13 +102,14 @@ def parity_of(got: Array, want: Array, precision: str) -> Parity:
         raise ValueError(f"outputs {list(want.shape)} are expected, got {list(got.shape)}")
     tiny = np.finfo(np.float64).tiny
     errors, largest, cosines, agreed = [], [], [], []
-    for mine, other in zip(got, want, strict=True):
-        ours, theirs = mine.astype(np.float64).ravel(), other.astype(np.float64).ravel()
-        errors.append(np.abs(ours - theirs).max())
-        largest.append(np.abs(theirs).max())
-        norms = np.linalg.norm(ours) * np.linalg.norm(theirs)
-        cosines.append(1.0 if np.array_equal(ours, theirs) else ours @ theirs / max(norms, tiny))
-        agreed.append((_answer(mine) == _answer(other)).mean())
+    with np.errstate(invalid="ignore"):  # what is not finite never passes
+        for mine, other in zip(got, want, strict=True):
+            ours, theirs = mine.astype(np.float64).ravel(), other.astype(np.float64).ravel()
+            errors.append(np.abs(ours - theirs).max())
+            largest.append(np.abs(theirs).max())
+            norms = np.linalg.norm(ours) * np.linalg.norm(theirs)
+            cosines.append(1.0 if np.array_equal(ours, theirs) else ours @ theirs / max(norms, tiny))
+            agreed.append((_answer(mine) == _answer(other)).mean())
     return Parity(
         images=len(got),
         max_rel_error=float(np.max(errors) / max(np.max(largest), tiny)),

@@ -16,12 +16,15 @@ from archdsl.language.text.quantities import count_text
 
 @click.command(epilog="Examples: archdsl check my_net.yaml · archdsl check specs/*.yaml --json")
 @click.argument("specs", nargs=-1, required=True, metavar="SPEC…", type=SpecName())
+@click.option("--text-only", is_flag=True, help="Of a space, look up no sampler, runtime, recipe, data or weights.")
 @options.overrides
 @options.as_json
-def check(specs: tuple[str | StandardInput, ...], overrides: tuple[str, ...], as_json: bool) -> int:
+def check(specs: tuple[str | StandardInput, ...], text_only: bool, overrides: tuple[str, ...], as_json: bool) -> int:
     """Check specs and spaces, given by path or shipped name, and say what they cost.
 
-    Every mistake of every file is listed, each with file:line:column. Needs no torch and no GPU.
+    Every mistake of every file is listed, each with file:line:column. A spec needs no torch and no GPU. Of a space all
+    that a search would need is looked up: sampler, runtimes, recipe, data, weights, and whether any network can keep
+    to the constraints.
     """
     results: list[dict[str, object]] = []
     problems: list[Problem] = []
@@ -29,7 +32,10 @@ def check(specs: tuple[str | StandardInput, ...], overrides: tuple[str, ...], as
     for name in specs:
         try:
             loaded = load_any(name, set=overrides)
-            found, line = _space_facts(loaded) if isinstance(loaded, Space) else _spec_facts(loaded)
+            if isinstance(loaded, Space):
+                found, line = _space_facts(loaded, text_only=text_only)
+            else:
+                found, line = _spec_facts(loaded)
             results.append(found)
             if not as_json:
                 say(f"{name}: fine — {line}")
@@ -50,8 +56,12 @@ def _spec_facts(spec: Spec) -> tuple[dict[str, object], str]:
     return {"spec": spec.name, "hash": identity(spec), **costs.as_json()}, words
 
 
-def _space_facts(space: Space) -> tuple[dict[str, object], str]:
+def _space_facts(space: Space, *, text_only: bool) -> tuple[dict[str, object], str]:
     """The facts of a space for scripts, and in words."""
+    if not text_only:
+        from archdsl.runs.check_space import check_space
+
+        check_space(space)
     words = f"a space of {space.num_total:_} assignments over {space.base.name}"
     return {"space": space.name, "base": space.base.name, "settings": space.num_total}, words
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from itertools import combinations
-from typing import Any
+from typing import Any, TypeVar
 
 from archdsl.compiler import identity
 from archdsl.errors import (
@@ -46,8 +46,33 @@ from archdsl.training.data import in_folder, parse_source
 from archdsl.training.data.facts import data_facts
 from archdsl.training.tasks.maps import check_is_task
 
+T = TypeVar("T")
 MOST_COUNTED = 512
 """The networks of spaces with at most so many settings are counted, to notice when every network has been seen."""
+
+
+class Problems:
+    """Gathers the problems of several steps, so that all are told at once."""
+
+    def __init__(self) -> None:
+        self._errors: list[ArchError] = []
+
+    def of(self, step: Callable[[], T]) -> T | None:
+        """What the step returns; None when it raises an ArchError, which is kept."""
+        try:
+            return step()
+        except ArchError as error:
+            self._errors.append(error)
+            return None
+
+    def raise_all(self) -> None:
+        """Raises: ArchError with all problems; the error itself where there was one"""
+        if len(self._errors) == 1:
+            raise self._errors[0]
+        if self._errors:
+            problems = dict.fromkeys(problem for error in self._errors for problem in error.problems)
+            by_line = sorted(problems, key=lambda each: (each.place.file or "", each.place.line, each.place.column))
+            raise max(self._errors, key=lambda error: error.exit_code).__class__(by_line)
 
 
 class SearchParts:
@@ -61,7 +86,7 @@ class SearchParts:
     """
 
     def __init__(self, space: Space, asked: Sequence[str], on: str | None, folder: str | None = None):
-        self.space = space
+        self.space, self.on = space, on
         self.data_place = space.locate("objectives.accuracy.train.data")
         home = home_of(self.data_place.file)
         self.data_folder = folder or (home.folder if home is not None else None) or os.getcwd()
@@ -70,21 +95,20 @@ class SearchParts:
         self.facts: dict[str, Any] = {}
         labels = tuple(target.label for target in space.objectives.targets)
         self.objectives = chosen(asked, space.objectives.names, labels if len(labels) > 1 else ())
-        self.constraints = constraints_of(space, labels)
+        found = Problems()
+        self.constraints: dict[str, Any] = found.of(lambda: constraints_of(space, labels)) or {}
         self.wanted = {objective.name for objective in self.objectives} | {*self.constraints}
         self.cache = TimingCache()
         self.latencies = {
             label: LatencyEvaluator(target, cache=self.cache, energy=named("energy", label) in self.wanted)
-            for label, target in targets_of(space, on).items()
+            for label, target in (found.of(lambda: targets_of(space, on)) or {}).items()
             if self.wanted & {named(kind, label) for kind in MEASURED}
         }
-        self.estimate = self._estimator(on) if "latency_estimate" in self.wanted else None
-        self.train = self._train() if "accuracy" in self.wanted else None
-        self.start = self._start(folder)
-        self.recipe: Recipe | None = None
-        if self.train is not None:
-            where = space.locate("objectives.accuracy.train.recipe")
-            self.recipe = parse_recipe(self.train.recipe, where, epochs=self.train.epochs)
+        self.estimate = found.of(lambda: self._estimator(on)) if "latency_estimate" in self.wanted else None
+        self.recipe = found.of(self._recipe) if "accuracy" in self.wanted else None
+        self.train = found.of(self._train) if "accuracy" in self.wanted else None
+        self.start = found.of(lambda: self._start(folder))
+        found.raise_all()
 
     def fixed(self) -> dict[str, Any]:
         """What a resumed study must share.
@@ -93,12 +117,7 @@ class SearchParts:
         """
         data = {key: value for key, value in self.space.data.items() if key in ("choices", "constraints")}
         found: dict[str, Any] = {**data, "base": self.space.base.data, "start": [s.name for s in self.space.start]}
-        try:
-            fingerprints = {label: latency.on.fingerprint for label, latency in self.latencies.items()}
-        except MeasureError as error:
-            problems = _or_elsewhere(error) if len(self.latencies) == 1 else list(error.problems)
-            needs_gpu = any(latency.target.device == "cuda" for latency in self.latencies.values())
-            raise StudyError(_or_estimated(problems) if needs_gpu else problems) from None
+        fingerprints = fingerprints_of(self.space, self.latencies, self.on)
         self._check_energy()
         if self.estimate is not None:
             try:
@@ -225,6 +244,13 @@ class SearchParts:
         file = os.path.join(folder, os.path.expanduser(asked.file))
         return StartWeights.of(base, file, asked.source, ema=asked.ema, new_head=asked.new_head)
 
+    def _recipe(self) -> Recipe | None:
+        accuracy = self.space.objectives.accuracy
+        if accuracy is None or accuracy.train is None:
+            return None  # which `_train` refuses, or another evaluator has no need of
+        where = self.space.locate("objectives.accuracy.train.recipe")
+        return parse_recipe(accuracy.train.recipe, where, epochs=accuracy.train.epochs)
+
     def _train(self) -> Train:
         accuracy = self.space.objectives.accuracy
         if accuracy is None:
@@ -274,6 +300,30 @@ def constraints_of(space: Space, labels: Sequence[str]) -> dict[str, Any]:
         for label in labels or ("",):
             if bounds.on(label) is not None:
                 found[named(kind, label if len(labels) > 1 else "")] = bounds.on(label)
+    return found
+
+
+def fingerprints_of(space: Space, latencies: Mapping[str, LatencyEvaluator], on: str | None) -> dict[str, str]:
+    """What tells the targets of these from others, by label.
+
+    on: the runtime that takes the place of the only target's
+    Raises: StudyError where a runtime cannot run here
+    """
+    found: dict[str, str] = {}
+    problems: list[Problem] = []
+    written = {target.label if len(space.objectives.targets) > 1 else "": target for target in space.objectives.targets}
+    for label, latency in latencies.items():
+        try:
+            found[label] = latency.on.fingerprint
+        except MeasureError as error:
+            those = _or_elsewhere(error) if len(latencies) == 1 else list(error.problems)
+            those = _or_estimated(those) if latency.target.device == "cuda" else those
+            if on is None and label in written:
+                place = space.locate(_path_of(space, written[label]))
+                those = [replace(problem, place=place) for problem in those]
+            problems += those
+    if problems:
+        raise StudyError(problems)
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import keyword
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, cast
@@ -15,7 +16,7 @@ from archdsl.language.text import limits
 from archdsl.language.text.explain import Complaints, explain
 from archdsl.language.text.node import Path, YamlNode, is_finite
 from archdsl.language.text.render import shown
-from archdsl.language.text.words import NAME, listed, quoted
+from archdsl.language.text.words import listed, quoted
 from archdsl.parts.part import Head, Neck, Part, PartKind
 from archdsl.suggestions import did_you_mean
 
@@ -23,6 +24,16 @@ MAIN = "logits"
 """The head whose output is judged."""
 _HEAD_KEYS = ("tap", "train")
 """Keys of one of several heads that are not its part's."""
+_OUTPUT = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\Z", re.ASCII)
+_TORCH = """T_destination add_module apply bfloat16 buffers call_super_init children clear compile cpu cuda double
+dump_patches eval extra_repr float forward get_buffer get_extra_state get_parameter get_submodule half ipu items keys
+load_state_dict modules mtia named_buffers named_children named_modules named_parameters parameters pop
+register_backward_hook register_buffer register_forward_hook register_forward_pre_hook register_full_backward_hook
+register_full_backward_pre_hook register_load_state_dict_post_hook register_load_state_dict_pre_hook register_module
+register_parameter register_state_dict_post_hook register_state_dict_pre_hook requires_grad_ set_extra_state
+set_submodule share_memory state_dict to to_empty train training type update values xpu zero_grad"""
+RESERVED = frozenset({"image", *keyword.kwlist, *_TORCH.split()})
+"""What no output may be called: the input, words of Python, and what a module of torch calls its own."""
 _FEATURE = re.compile(r"features\.[0-9]{1,4}\Z", re.ASCII)
 
 
@@ -136,9 +147,10 @@ class EndsReader:
         self, name: str, node: YamlNode, heads: YamlNode, depths: Sequence[int] | None, num_features: int | None
     ) -> NamedHead | None:
         path: Path = ("heads", name)
-        if re.match(NAME, name) is None:
-            message = "an output is called by letters, digits and signs like `_`"
-            self.complaints.add(heads.key_mark(name), "wrong-value", message, None, path)
+        if _OUTPUT.match(name) is None or name in RESERVED:
+            message = f"an output cannot be called {quoted(name)}"
+            hint = "use letters, digits and `_`, and no word of Python or of torch's modules"
+            self.complaints.add(heads.key_mark(name), "wrong-value", message, hint, path)
             return None
         node = spelt_out(node, "head")
         own = {key: node.get(key) for key in _HEAD_KEYS} if node.is_map else {}

@@ -2,8 +2,8 @@
 
 Mappings merge key by key. Lists of mappings merge entry by entry (`{}` leaves one as it is; there may be more entries
 than in the base, not fewer). Everything else replaces. A mapping that names another `block` or `type` than its base, or
-turns `block` + `depth` into `blocks`, is a different thing and replaces it whole. `name`, `expect` and `trained_on`
-describe one file and are not inherited.
+turns `block` + `depth` into `blocks`, is a different thing and replaces it whole; a spec that names `heads` has no
+`head` of its base, and the reverse. `name`, `expect` and `trained_on` describe one file and are not inherited.
 """
 
 from __future__ import annotations
