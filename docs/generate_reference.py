@@ -1,4 +1,4 @@
-"""Writes the pages of docs/reference that are made from the code: commands and parts.
+"""Writes the pages of docs/reference that are made from the code: commands, parts and rules.
 
     python docs/generate_reference.py [FOLDER]
 
@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 
 from archdsl.cli.main import COMMANDS, archdsl
 from archdsl.parts.part import Part, PartKind, parts
+from archdsl.report.rules import rules_page
 
 FOLDER = Path(__file__).parent / "reference"
 KINDS: dict[PartKind, str] = {
@@ -29,7 +30,8 @@ WIDTH = 100
 def commands_page() -> str:
     """The help of every command, as the terminal shows it."""
     lines = ["# Commands", "", "What `archdsl COMMAND --help` prints.", ""]
-    group = click.Context(archdsl, info_name="archdsl", max_content_width=WIDTH, terminal_width=WIDTH)
+    names = archdsl.context_settings["help_option_names"]  # click keeps them with a command when it is first used
+    group = click.Context(archdsl, info_name="archdsl", terminal_width=WIDTH, help_option_names=names)
     for name in COMMANDS:
         command = archdsl.get_command(group, name)
         assert command is not None
@@ -106,7 +108,7 @@ def _default(field: FieldInfo) -> str:
     return f"`{list(value) if isinstance(value, tuple) else value}`"
 
 
-PAGES = {"commands.md": commands_page, "parts.md": parts_page}
+PAGES = {"commands.md": commands_page, "parts.md": parts_page, "rules.md": rules_page}
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER

@@ -59,7 +59,7 @@ def test_the_reference_pages_are_what_the_code_says(tmp_path: Path) -> None:
     )
     assert made.returncode == 0, made.stderr
     pages = {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()}
-    assert set(pages) == {"commands.md", "parts.md"}
+    assert set(pages) == {"commands.md", "parts.md", "rules.md"}
     for name, text in pages.items():
         assert (DOCS / "reference" / name).read_text(encoding="utf-8") == text, "python docs/generate_reference.py"
 

@@ -12,10 +12,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
 from archdsl import plugins
-from archdsl.cli.main import run
+from archdsl.cli.main import COMMANDS, archdsl, run
 from archdsl.errors import ArchError
 from archdsl.language import loads
 from archdsl.parts import part
@@ -107,6 +108,33 @@ def test_a_network_with_the_parts_of_a_plugin_is_built(name: str, tmp_path: Path
     done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=300, env={**os.environ})
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "net" / "model.onnx").is_file()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--plugin my_blocks.py check net.yaml",
+        "check --plugin my_blocks.py net.yaml",
+        "check net.yaml --plugin my_blocks.py",
+        "--plugin my_blocks.py check net.yaml --plugin my_blocks.py",  # once is enough, twice is no other
+    ],
+)
+def test_plugins_are_named_before_or_behind_the_command(line: str, tmp_path: Path) -> None:
+    for name, text in (("my_blocks.py", PLUGINS["documented"]), ("net.yaml", f"name: net\n{NETWORKS['documented']}\n")):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    command = [sys.executable, "-m", "archdsl", *line.split()]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+
+
+def test_every_command_takes_plugins() -> None:
+    group = click.Context(archdsl)
+    for name in COMMANDS:
+        command = archdsl.get_command(group, name)
+        assert command is not None
+        inner = list(command.commands.values()) if isinstance(command, click.Group) else []
+        for one in (command, archdsl.get_command(group, name), *inner):  # also when it is asked for again
+            assert one is not None and [o.opts for o in one.params].count(["--plugin"]) == 1, name
 
 
 def test_what_a_plugin_may_import_is_there_and_sorted() -> None:

@@ -17,15 +17,16 @@ from typing import NoReturn
 
 import click
 
+from archdsl.cli import options
 from archdsl.cli.output import print_json, say_lines
 from archdsl.cli.streams import StdoutLost, guarded_streams, log_in_lines, open_missing_descriptors
 from archdsl.errors import ArchError
-from archdsl.parts.part import PLUGINS_VARIABLE
 from archdsl.study.storage.urls import masked, shown
 
 COMPLETES = "_ARCHDSL_COMPLETE"
 """The environment variable by which a shell asks for completions: click answers it and exits."""
 COMMANDS = {
+    "init": "archdsl.cli.init",
     "check": "archdsl.cli.check",
     "show": "archdsl.cli.show",
     "list": "archdsl.cli.list",
@@ -40,14 +41,19 @@ COMMANDS = {
     "worker": "archdsl.cli.worker",
     "status": "archdsl.cli.status",
     "report": "archdsl.cli.report",
+    "compare": "archdsl.cli.compare",
     "cache": "archdsl.cli.cache",
     "schema": "archdsl.cli.schema",
+    "explain": "archdsl.cli.explain",
     "doctor": "archdsl.cli.doctor",
 }
 
 
 class Commands(click.Group):
-    """Commands are imported when they are asked for, so that no command loads the libraries of another."""
+    """Commands are imported when they are asked for, so that no command loads the libraries of another.
+
+    Each takes `--plugin`, as `archdsl` itself does: it may stand before and behind the command's name.
+    """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -56,13 +62,22 @@ class Commands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = getattr(import_module(COMMANDS[cmd_name]), cmd_name)
-        return command
+        return _with_plugins(command)
+
+
+def _with_plugins(command: click.Command) -> click.Command:
+    """The command, and where it has commands of its own each of these, with the option `--plugin`."""
+    if not any("--plugin" in option.opts for option in command.params):
+        options.plugin(command)
+    for child in command.commands.values() if isinstance(command, click.Group) else ():
+        _with_plugins(child)
+    return command
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="archdsl", prog_name="archdsl")
-@click.option("--plugin", "plugins", multiple=True, metavar="FILE.py", help="Python file that registers blocks.")
-def archdsl(plugins: tuple[str, ...]) -> None:
+@options.plugin
+def archdsl() -> None:
     """Write a vision architecture as YAML, compile it, measure it, search for the best.
 
     \b
@@ -79,9 +94,6 @@ def archdsl(plugins: tuple[str, ...]) -> None:
     archdsl search --objective latency   the front of accuracy against latency
     archdsl status runs/quickstart       how far is a search?
     """
-    if plugins:
-        known = [path for path in os.environ.get(PLUGINS_VARIABLE, "").split(os.pathsep) if path]
-        os.environ[PLUGINS_VARIABLE] = os.pathsep.join([*known, *(os.path.abspath(path) for path in plugins)])
 
 
 def run(arguments: Sequence[str]) -> int:

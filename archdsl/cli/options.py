@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
 
 from archdsl.cli.parameters import Seconds, WholeNumbers, Words
+from archdsl.parts.part import PLUGINS_VARIABLE
+
+
+def _name_plugins(context: click.Context, option: click.Parameter, files: tuple[str, ...]) -> None:
+    """Name files, once each, where this process and those that it starts look for plug-ins."""
+    del context, option
+    known = [path for path in os.environ.get(PLUGINS_VARIABLE, "").split(os.pathsep) if path]
+    if files:
+        named = dict.fromkeys([*known, *(os.path.abspath(path) for path in files)])
+        os.environ[PLUGINS_VARIABLE] = os.pathsep.join(named)
+
+
+plugin = click.option(
+    "--plugin",
+    multiple=True,
+    expose_value=False,
+    callback=_name_plugins,
+    metavar="FILE.py",
+    help="Python file that registers blocks.",
+)
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 data = click.option(

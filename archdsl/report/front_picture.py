@@ -46,12 +46,12 @@ def front_svg(front: Front, names: Sequence[str], title: str) -> str:
         x=x,
         y=y,
         front=front,
-        path=_steps(members, x, y, up, across),
+        path=staircase(members, x, y, up, across),
         labels=_labels(members, names, x, y),
     )
 
 
-def _steps(members: Sequence[Point], x: Axis, y: Axis, up: Objective, across: Objective) -> str:
+def staircase(members: Sequence[Point], x: Axis, y: Axis, up: Objective, across: Objective) -> str:
     """The edge of what the front dominates: from point to point by right angles."""
     path = ""
     previous: Point | None = None
