@@ -210,6 +210,15 @@ def test_positions_are_waves_and_random_features_stand_at_right_angles_in_the_ne
     assert not np.array_equal(ours["stem.transformer1.w"], initial_weights(graph, seed=1)["stem.transformer1.w"])
 
 
+def test_fixed_positions_are_made_anew_for_another_image_size():
+    notes: list[str] = []
+    spec, state = small(size=(96, 64)), archdsl.build(small()).state_dict()
+    weights = archdsl.import_weights(spec, state, source="archdsl", say=notes.append)
+    assert torch.equal(weights["stem.pos_embed"], archdsl.build(spec).state_dict()["stem.pos_embed"])
+    assert torch.equal(weights["stem.transformer1.w"], state["stem.transformer1.w"])
+    assert any("the fixed positions were made anew for 25 tokens" in note for note in notes)
+
+
 # --- refusals -------------------------------------------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
+from archdsl.backends.initial import initial_tensor
 from archdsl.ir.graph import Graph, Node
 from archdsl.ir.order import Raster, Windows
 from archdsl.ops.attention import RelativePositionBias
@@ -136,6 +137,9 @@ def _adapt_embedding(node: Node, op: AddPosition, tensors: MutableMapping[str, T
     side = isqrt(max(0, table.shape[1] - extra))
     if table.shape[1] == op.num_tokens or side < 1 or side**2 + extra != table.shape[1]:
         return []
+    if op.fixed:
+        tensors[node.path] = torch.from_numpy(initial_tensor(op.tensors()[""], node.path))
+        return [f"the fixed positions were made anew for {op.num_tokens} tokens, since the image size is another"]
     places = table[0, extra:].reshape(side, side, op.dim).permute(2, 0, 1)
     resampled = _resampled(places, size, antialias=True).permute(1, 2, 0).reshape(1, -1, op.dim)
     tensors[node.path] = torch.cat([table[:, :extra], resampled], dim=1)
