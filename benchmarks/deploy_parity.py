@@ -162,7 +162,7 @@ def settle_statistics(module: nn.Module, spec: Spec) -> None:
     module.train()
     for drop in drops:
         drop.eval()
-    module(torch.from_numpy(probe_images((spec.input.channels, *spec.input.size), 4, seed=2)))
+    module(torch.from_numpy(probe_images((spec.input.channels, *spec.input.size), 16, seed=2)))
     for norm, momentum in momenta.items():
         norm.momentum = momentum
 
