@@ -16,8 +16,11 @@ if TYPE_CHECKING:
     from archdsl.language.architecture.load import load
     from archdsl.latency.engine.compile import compile_engine
     from archdsl.latency.measurement import measure
+    from archdsl.report.shipped_specs import list_specs
     from archdsl.runs.evaluate import evaluate
+    from archdsl.runs.report import write_report
     from archdsl.runs.search import search
+    from archdsl.runs.status import status
     from archdsl.training.loop import train
     from archdsl.weights.importing import import_weights
 
@@ -37,6 +40,9 @@ _HOME = {
     "measure": "archdsl.latency.measurement",
     "train": "archdsl.training.loop",
     "search": "archdsl.runs.search",
+    "status": "archdsl.runs.status",
+    "write_report": "archdsl.runs.report",
+    "list_specs": "archdsl.report.shipped_specs",
     "evaluate": "archdsl.runs.evaluate",
 }
 
@@ -52,10 +58,13 @@ __all__ = [
     "features",
     "identity",
     "import_weights",
+    "list_specs",
     "load",
     "measure",
     "search",
+    "status",
     "train",
+    "write_report",
 ]
 
 

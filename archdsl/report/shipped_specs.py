@@ -42,6 +42,18 @@ def shipped_specs(patterns: Sequence[str] = ()) -> Iterator[ShippedSpec]:
     yield from sorted(rows, key=lambda row: (row.families, row.params, row.macs, row.name))
 
 
+def list_specs(*patterns: str) -> list[str]:
+    """The names of the specs that ship whose name or family matches one of the patterns (`*`, `?`, `[…]`), by family
+    and size; without patterns all.
+
+    Example:
+        >>> import archdsl
+        >>> archdsl.list_specs("swin_free_t*", "swin_free_s")
+        ['swin_free_t', 'swin_free_t_br', 'swin_free_s']
+    """
+    return [row.name for row in shipped_specs(patterns)]
+
+
 def _of(spec: Spec, patterns: Sequence[str]) -> ShippedSpec | None:
     """The row of a spec; None where no pattern matches, before anything is counted."""
     families = _families(spec)

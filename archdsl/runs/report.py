@@ -46,7 +46,15 @@ def write_report(
         run: its folder, its journal file, or the URL of the database
         study: its name, where several are kept there
         out: the folder to write into, by default that of the search, else `runs/<study>`
+    Returns: the file that was written, and how many networks and trials it shows
     Raises: StudyError when there is no such study, or the folder holds somebody else's files
+    Example:
+        >>> import archdsl, tempfile
+        >>> with tempfile.TemporaryDirectory() as out:
+        ...     found = archdsl.search("quickstart", trials=3, set={"objectives": {"macs": {}, "params": {}}}, out=out)
+        ...     written = archdsl.write_report(out)
+        >>> written.page.name, written.num_trials
+        ('report.html', 3)
     """
     opened = open_search(run, study)
     view = opened.view

@@ -60,7 +60,15 @@ def status(run: str | os.PathLike[str], study: str | None = None) -> SearchStatu
     Args:
         run: its folder, its journal file, or the URL of the database
         study: its name, where several are kept there
+    Returns: trials, workers, rate and the front so far
     Raises: StudyError when there is none
+    Example:
+        >>> import archdsl, tempfile
+        >>> with tempfile.TemporaryDirectory() as out:
+        ...     found = archdsl.search("quickstart", trials=3, set={"objectives": {"macs": {}, "params": {}}}, out=out)
+        ...     seen = archdsl.status(out)
+        >>> seen.num_evaluated, seen.trials["complete"], len(seen.rows) == len(found.rows)
+        (3, 3, True)
     """
     opened = open_search(run, study)
     view = opened.view
