@@ -24,7 +24,7 @@ from archdsl.study.predicted_latencies import NAME, PredictedLatencies
 
 @dataclass(frozen=True)
 class WrittenReport:
-    """study: its name; page: the file that was written; num_front, num_trials: how many networks and trials it shows"""
+    """study: its name; page: the file that was written; num_front, num_trials: how many networks and finished trials it shows"""
 
     study: str
     page: Path
@@ -65,7 +65,8 @@ def write_report(
     if len(view.objectives) >= 2 and opened.rows:
         write_file(folder / "front.svg", front_svg(opened.front, [row.name for row in opened.rows], title))
     write_file(folder / PAGE, _page(opened, title))
-    return WrittenReport(view.name, folder / PAGE, len(opened.rows), len(view.records))
+    finished = sum(record.state != "open" for record in view.records)
+    return WrittenReport(view.name, folder / PAGE, len(opened.rows), finished)
 
 
 def _page(opened: OpenedSearch, title: str) -> str:
