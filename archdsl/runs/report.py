@@ -24,7 +24,7 @@ from archdsl.study.predicted_latencies import NAME, PredictedLatencies
 
 @dataclass(frozen=True)
 class WrittenReport:
-    """study: its name; page: the file that was written; num_front, num_trials: how many networks and finished trials it shows"""
+    """study: its name; page: the file; num_front, num_trials: how many networks and finished trials it shows"""
 
     study: str
     page: Path
