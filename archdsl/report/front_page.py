@@ -15,7 +15,7 @@ from archdsl.report.front_plots import Differs, front_plots, growth, growth_plot
 from archdsl.report.front_rows import FrontRow
 from archdsl.report.front_table import confirmed_text, value_text
 from archdsl.report.stopped_early import last_epoch, stopped_early
-from archdsl.report.templates import template
+from archdsl.report.templates import script_file, template
 from archdsl.study.config import StudyConfig
 from archdsl.study.front.pareto import Front
 from archdsl.study.objectives import OBJECTIVES, Objective, named
@@ -44,6 +44,7 @@ def front_page(
         title=title,
         facts=facts,
         plotly=script(),
+        tables=script_file("tables.js"),
         plots=front_plots(front, {row.record.number: row.name for row in rows}, of) if rows else [],
         front=_front(rows, front.objectives),
         history=growth_plot(history) if history else None,

@@ -24,7 +24,15 @@ if TYPE_CHECKING:
 Differs = Callable[[Record], str]
 """From a trial to what its settings change in the base spec."""
 
-_BLUE, _GREY = "#0969da", "#9198a1"
+_BLUE, _GREY, _SOFT = "#1f7ae0", "#9198a1", "#717b86"
+_ON_ANY_PAGE: dict[str, Any] = {
+    "paper_bgcolor": "rgba(0,0,0,0)",
+    "plot_bgcolor": "rgba(0,0,0,0)",
+    "font": {"color": _SOFT},
+    "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": _SOFT, "activecolor": _BLUE},
+}
+"""Nothing behind a figure, and letters that are legible on light and on dark pages."""
+_AXIS: dict[str, Any] = {"gridcolor": "rgba(128,128,128,0.25)", "linecolor": _SOFT, "tickcolor": _SOFT}
 
 
 def script() -> Markup:
@@ -66,7 +74,7 @@ def _scatter(front: Front, across: Objective, names: Mapping[int, str], of: Diff
         (
             "dominated, but within the noise",
             front.contenders,
-            {"color": "#fff", "size": 9, "line": {"color": _BLUE, "width": 1.5}},
+            {"color": "rgba(0,0,0,0)", "size": 9, "line": {"color": _BLUE, "width": 1.5}},
             False,
         ),
         ("front", members, {"color": _BLUE, "size": 11}, True),
@@ -88,9 +96,10 @@ def _scatter(front: Front, across: Objective, names: Mapping[int, str], of: Diff
         )
     figure.update_layout(
         template="simple_white",
+        **_ON_ANY_PAGE,
         margin={"l": 70, "r": 20, "t": 30, "b": 60},
-        xaxis={"title": {"text": _text(across.title)}, "showgrid": True},
-        yaxis={"title": {"text": _text(up.title)}, "showgrid": True},
+        xaxis={"title": {"text": _text(across.title)}, "showgrid": True, **_AXIS},
+        yaxis={"title": {"text": _text(up.title)}, "showgrid": True, **_AXIS},
         legend={"orientation": "h", "y": 1.08},
         hoverlabel={"align": "left"},
     )
@@ -136,9 +145,10 @@ def _steps(history: Sequence[tuple[int, float]]) -> Figure:
     )
     figure.update_layout(
         template="simple_white",
+        **_ON_ANY_PAGE,
         margin={"l": 70, "r": 20, "t": 10, "b": 50},
-        xaxis={"title": {"text": "networks evaluated"}, "showgrid": True},
-        yaxis={"range": [0, 1.02], "tickformat": ".0%", "showgrid": True},
+        xaxis={"title": {"text": "networks evaluated"}, "showgrid": True, **_AXIS},
+        yaxis={"range": [0, 1.02], "tickformat": ".0%", "showgrid": True, **_AXIS},
     )
     return figure
 

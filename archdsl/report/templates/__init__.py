@@ -27,6 +27,11 @@ def template(name: str) -> Template:
     return templates.get_template(name)
 
 
+def script_file(name: str) -> Markup:
+    """A script of ours that stands beside the templates, as it is."""
+    return Markup(Path(__file__).with_name(name).read_text(encoding="utf-8"))
+
+
 def px(value: float) -> str:
     """A length in pixels, with one decimal where it has some."""
     return f"{value:.1f}".rstrip("0").rstrip(".")
