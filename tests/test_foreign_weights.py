@@ -186,7 +186,9 @@ def test_averages_under_a_prefix_are_taken_by_choice(plain: str, mean: str):
         found = import_with_notes(spec, weights, "archdsl", ema=ema)
         assert all(torch.equal(found.weights[name], tensor) for name, tensor in state(seed=seed).items())
         assert found.averaged == ema
-        assert any("were left" in note for note in found.notes)
+        (left,) = (note for note in found.notes if "were left" in note)
+        assert ("averaged" if not ema else "plain") in left
+        assert ("these are averaged weights (EMA)" in found.notes) == ema
 
 
 @pytest.mark.parametrize("where", ["a file of averages", "averages in a file", "no averages"])

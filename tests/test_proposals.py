@@ -207,6 +207,15 @@ def test_a_choice_of_one_option_is_never_the_one_that_changes() -> None:
         assert child != parent and child["stem.dim"] == 0
 
 
+def test_a_choice_of_two_options_is_turned_to_the_other() -> None:
+    two = "{name: two, base: micro_swin, choices: {stages.0.window: [2, 4], stages.1.window: [2, 4]}}"
+    space, rng = loads_space(two), random.Random(0)
+    for _ in range(50):
+        parent = space.sample(rng)
+        child = mutated(space, parent, rng)
+        assert sum(child[name] != parent[name] for name in parent) == 1
+
+
 def test_only_more_than_one_number_in_rising_order_is_a_scale() -> None:
     def width(options: str) -> int:
         return Encoder(loads_space(LARGE.replace("[8, 16, 24, 32]", options)).choices)([{"stem.dim": 0}]).shape[1]

@@ -344,6 +344,13 @@ def test_the_unreadable_end_is_found_wherever_the_blocks_begin(length: int, monk
         assert unreadable_end(io.BytesIO(whole)) == len(whole)
 
 
+@pytest.mark.parametrize("cause", [None, ValueError("the disk is full")])
+def test_what_a_storage_says_is_told_with_its_cause_or_without(cause: Exception | None) -> None:
+    with pytest.raises(StudyError) as caught, storage_errors(Place("study")):
+        raise optuna.exceptions.StorageInternalError("it failed") from cause
+    assert caught.value.problems[0].message == f"the study's storage failed: {cause or 'it failed'}"
+
+
 @pytest.mark.parametrize("what", ["creates the study", "creates a trial"])
 def test_no_hint_says_to_remove_what_other_records_need(tmp_path: Path, what: str) -> None:
     path = tmp_path / "study.journal"

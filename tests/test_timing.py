@@ -369,3 +369,9 @@ def test_few_sessions_widen_the_interval_by_students_t_of_one_less_than_their_nu
     found = median_interval(values, sessions=[0] * 9 + [1] * 9 + [2] * 9)
     reach = 4.302653 / 3**0.5  # t(0.975) with 2 degrees of freedom; the medians 10, 11, 12 have a deviation of 1
     assert (found.low, found.high) == (pytest.approx(11 - reach, abs=1e-4), pytest.approx(11 + reach, abs=1e-4))
+
+
+def test_two_sessions_are_enough_for_a_median_of_each() -> None:
+    assert part_medians([1.0, 3.0, 2.0, 10.0, 30.0, 20.0], [0, 0, 0, 1, 1, 1]) == [2.0, 20.0]
+    one = [float(number) for number in range(16)]
+    assert part_medians(one, [0] * 16) == part_medians(one), "one session is cut into stretches"

@@ -21,7 +21,8 @@ from test_search_cli import wait_until, zombie
 
 from archdsl.cli.main import run
 from archdsl.compiler import identity
-from archdsl.errors import StudyError
+from archdsl.errors import Place, Problem, StudyError
+from archdsl.files import as_json
 from archdsl.language import Spec, load_space
 from archdsl.runs.job import job_of, space_of
 from archdsl.runs.search import search
@@ -326,6 +327,20 @@ def test_deaths_are_counted_from_the_last_trial_that_was_finished(
     with pytest.raises(StudyError, match="keep ending with exit code 9"):
         look_on(workers)
     workers.stop()
+
+
+@pytest.mark.parametrize(("code", "is_told"), [(1, True), (2, True), (3, False)])
+def test_a_worker_that_ends_with_a_problem_of_its_own_has_told_it(code: int, is_told: bool, tmp_path: Path) -> None:
+    problem = Problem(Place("x", 1, 1), "busy", "somebody is here")
+    (tmp_path / "told").write_text(as_json({"ok": False, "errors": [problem.as_json()]}))
+    show = f"print(open({str(tmp_path / 'told')!r}).read(), flush=True); raise SystemExit({code})"
+    command = [sys.executable, "-c", show]
+    workers = LocalWorkers(command, 1, environment=dict(os.environ), logs=tmp_path)
+    workers.start()
+    with pytest.raises(StudyError) as caught:
+        look_on(workers)
+    workers.stop()
+    assert (caught.value.problems[0].rule == "busy") == is_told, caught.value
 
 
 # --- the study says what is to be done ------------------------------------------------------------------------------
