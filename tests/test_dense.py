@@ -307,7 +307,8 @@ def test_openvino_answers_alike(name: str, tmp_path: Path):
     for name_, other in want.items() if isinstance(want, dict) else [("logits", want)]:
         got = found[compiled.output(name_)]
         assert difference(torch.from_numpy(got), other) <= 1e-4
-        assert (got.argmax(1) == other.numpy().argmax(1)).mean() >= 0.9999
+        others = (got.argmax(1) != other.numpy().argmax(1)).sum()
+        assert others <= max(1, 1e-4 * got.argmax(1).size), "but for a tie, the pixels' answers are the same"
 
 
 @pytest.mark.parametrize("name", TINY)

@@ -64,7 +64,7 @@ def test_a_trained_network_answers_nearly_the_same_in_int8(trained, tmp_path):
     weights, images, labels = trained
     archdsl.export_onnx("micro_swin", tmp_path / "fp32.onnx", weights, batch=None)
     archdsl.export_onnx("micro_swin", tmp_path / "int8.onnx", weights, precision="int8", images=images[:64], batch=None)
-    full, small = (_by_onnxruntime(str(tmp_path / name), images[64:]) for name in ("fp32.onnx", "int8.onnx"))
+    full, small = (_by_onnxruntime(str(tmp_path / name), images[64:], None) for name in ("fp32.onnx", "int8.onnx"))
     accuracy = {name: (x.argmax(1) == labels[64:]).mean() for name, x in (("fp32", full), ("int8", small))}
     assert accuracy["fp32"] > 0.9, "the network did not learn, so this test says nothing"
     assert accuracy["int8"] > accuracy["fp32"] - 0.02
@@ -122,7 +122,7 @@ def test_both_runtimes_take_it_at_every_batch(batch, images, tmp_path):
     archdsl.export_onnx(TINY, path, precision="int8", images=images, batch=batch)
     want = archdsl.build(TINY).eval()(torch.from_numpy(images)).detach().numpy()
     for run in (_by_onnxruntime, _by_openvino):
-        got = run(str(path), images)
+        got = run(str(path), images, None)
         assert abs(got - want).max() < 0.1 * abs(want).max()
     assert onnx.load(path).graph.input[0].type.tensor_type.shape.dim[0].dim_value == (batch or 0)
 
@@ -162,7 +162,7 @@ def test_weights_beside_the_model_are_quantized_too(images, tmp_path, monkeypatc
     archdsl.export_onnx(TINY, tmp_path / "int8.onnx", precision="int8", images=images)
     (data,) = tmp_path.glob("int8.onnx.*.data")
     assert data.stat().st_size > 1000
-    whole, split = (_by_onnxruntime(str(tmp_path / name), images) for name in ("whole.onnx", "int8.onnx"))
+    whole, split = (_by_onnxruntime(str(tmp_path / name), images, None) for name in ("whole.onnx", "int8.onnx"))
     np.testing.assert_array_equal(whole, split)
 
 
@@ -187,7 +187,7 @@ def test_a_trained_network_answers_nearly_the_same_in_a_narrow_format(trained, t
     archdsl.export_onnx(
         "micro_swin", tmp_path / "narrow.onnx", weights, precision=precision, images=images[:64], batch=None
     )
-    full, narrow = (_by_onnxruntime(str(tmp_path / name), images[64:]) for name in ("fp16.onnx", "narrow.onnx"))
+    full, narrow = (_by_onnxruntime(str(tmp_path / name), images[64:], None) for name in ("fp16.onnx", "narrow.onnx"))
     assert 0 < abs(narrow - full).max() / abs(full).max() < error
     assert (narrow.argmax(1) == full.argmax(1)).mean() > agreement
     accuracy = [(answer.argmax(1) == labels[64:]).mean() for answer in (full, narrow)]

@@ -40,7 +40,7 @@ def by_the_runtime(artefact: Artefact) -> object:
     return compiled(model_of(artefact, config), config)
 
 
-@pytest.mark.parametrize("compile_model", [by_the_runtime, lambda artefact: _open_openvino(str(artefact.path))])
+@pytest.mark.parametrize("compile_model", [by_the_runtime, lambda artefact: _open_openvino(str(artefact.path), None)])
 def test_openvino_leaves_the_interpreters_stack(tmp_path: Path, compile_model: Callable[[Artefact], object]) -> None:
     pytest.importorskip("openvino")
     artefact = artefact_of(archdsl.load("micro_swin"), Target("openvino"), tmp_path)
