@@ -336,3 +336,13 @@ def test_the_benchmark_of_engines_goes_on_where_it_was_interrupted(tmp_path, mon
     assert again[0].startswith("micro_swin sm120 batch 1: ")
     assert [line.split(" | ")[:2] for line in again[3:]] == [["| micro_swin", "sm86"], ["| micro_swin", "sm120"]]
     assert "4 of 4" in again[-1] and "estimate, ms (not validated)" in again[1]
+
+
+@pytest.mark.parametrize("weight", [(2048, 512), (512, 2048)], ids=["in by out", "out by in"])
+def test_a_layer_of_one_row_is_one_product_whichever_way_its_weight_lies(weight: tuple[int, int]) -> None:
+    """As in a pyramid's pooled path: a vector of 2048 becomes one of 512."""
+    made = kernel(
+        "__myl_FcAddRelu_myl0_78", (1, 2048, 1), type_="gemm", constants=(weight, (1, 512, 1)), outputs=((1, 512, 1),)
+    )
+    (product,) = products_of(made)
+    assert product.flops == 2 * 2048 * 512 and (product.rows, product.columns, product.depth) == (1, 512, 2048)

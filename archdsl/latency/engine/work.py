@@ -120,7 +120,10 @@ def _product(kernel: Kernel) -> tuple[MatrixProduct, ...]:
     if weights := _weights(kernel):
         *outer, depth, columns = max(weights, key=prod)
         count, is_small = prod(outer), _is_small_product(generated_from(kernel.name), kernel)
-        return (MatrixProduct(count, prod(out) // (columns * count), columns, depth, tensor_cores=not is_small),)
+        if prod(out) % (columns * count):  # a fully connected layer has its weight as [out, in]
+            depth, columns = columns, depth
+        rows = max(1, prod(out) // (columns * count))
+        return (MatrixProduct(count, rows, columns, depth, tensor_cores=not is_small),)
     if len(kernel.inputs) < 2 or min(len(x.shape) for x in kernel.inputs[:2]) < 2:
         return ()
     (*batches, depth, columns), rows = kernel.inputs[1].shape, kernel.inputs[0].shape[-2]
