@@ -12,7 +12,7 @@ from archdsl.errors import ArchError
 
 if TYPE_CHECKING:
     from archdsl.report.comparison import ComparedFront
-    from archdsl.runs.compare import Comparison
+    from archdsl.runs.compare import FrontComparison
 
 
 @click.command(
@@ -54,7 +54,7 @@ def compare(runs: tuple[str, ...], studies: tuple[str, ...], separate: bool, svg
     return 0
 
 
-def _print(found: Comparison, fronts: list[ComparedFront]) -> None:
+def _print(found: FrontComparison, fronts: list[ComparedFront]) -> None:
     from archdsl.language.text.words import number_of
     from archdsl.report.comparison import conditions_table, networks_table, searches_table
     from archdsl.report.front_table import front_table

@@ -35,7 +35,7 @@ class ComparedSearch:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class FrontComparison:
     """Searches beside each other.
 
     differing: conditions that keep values from being compared, each with its value for each search, in their order
@@ -77,7 +77,7 @@ class Comparison:
 
 def compare(
     runs: Sequence[str | os.PathLike[str]], studies: Sequence[str] = (), *, separate: bool = False
-) -> Comparison:
+) -> FrontComparison:
     """The fronts of several searches. The studies are only read.
 
     Args:
@@ -98,7 +98,7 @@ def compare(
     if differing and not separate:
         raise StudyError(_problems(searches, differing))
     joint = None if differing else joint_front([one.front for one in opened])
-    return Comparison(searches, differing, _differing([_circumstances_of(view) for view in views]), joint)
+    return FrontComparison(searches, differing, _differing([_circumstances_of(view) for view in views]), joint)
 
 
 def conditions_of(view: StudyView) -> dict[str, str]:
