@@ -22,6 +22,7 @@ from archdsl.language.architecture.load import load
 from archdsl.language.architecture.model import Spec
 from archdsl.language.text.files import StandardInput
 from archdsl.latency import TimingCache, close_workers
+from archdsl.latency.sampling import BUDGET_S
 from archdsl.latency.side_by_side import BenchmarkResult, side_by_side
 from archdsl.runtimes.artefact import Artefact, Reference
 from archdsl.runtimes.export import FORMS, artefact_of
@@ -54,7 +55,7 @@ from archdsl.runtimes.timm_models import FAIRNESS, TimmNetwork, reference_networ
 @click.option(
     "--seconds",
     "budget_s",
-    default=2.0,
+    default=BUDGET_S,
     show_default=True,
     type=click.FloatRange(0.1, 600),
     help="Timed runs of each.",

@@ -62,11 +62,19 @@ batches = click.option("--batch", "batches", type=WholeNumbers(), default="1", s
 threads = click.option(
     "--threads", default=1, show_default=True, type=click.IntRange(1, 1024), help="Threads of the runtime."
 )
+
+
+def _lease() -> str:
+    from archdsl.study.storage.leases import LEASE_S
+
+    return f"{LEASE_S:g}s"
+
+
 study = click.option("--study", metavar="NAME", help="Which study; needed where the storage holds several.")
 lease_s = click.option(
     "--lease",
     "lease_s",
     type=Seconds(1.0),  # a shorter one is not kept alive by a busy worker, and writes to the study without end
-    default="60s",
+    default=_lease,
     help="After this long without a sign, a worker is replaced.",
 )

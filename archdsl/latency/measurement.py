@@ -13,7 +13,7 @@ from archdsl.latency.cache.entry import key_of
 from archdsl.latency.cache.quarantine import Quarantine
 from archdsl.latency.cache.timings import TimingCache
 from archdsl.latency.repeatability import Repeat, place_of, spread_of, widened
-from archdsl.latency.sampling import Sampling
+from archdsl.latency.sampling import BUDGET_S, Sampling
 from archdsl.latency.statistics import Ratio, paired_ratio
 from archdsl.latency.summary import WorkerResult, summarize
 from archdsl.latency.timing import Timing
@@ -56,7 +56,7 @@ def measure(
     cache: TimingCache | None = None,
     refresh: bool = False,
     reference: Reference | None = None,
-    budget_s: float = 2.0,
+    budget_s: float = BUDGET_S,
     deadline_s: float | None = None,
     worker: Worker | None = None,
     quarantine: Quarantine | None = None,
@@ -115,7 +115,7 @@ def compare(
     *,
     references: Sequence[Reference | None] | None = None,
     cache: TimingCache | None = None,
-    budget_s: float = 2.0,
+    budget_s: float = BUDGET_S,
     deadline_s: float | None = None,
     worker: Worker | None = None,
     energy: bool = False,
@@ -166,7 +166,7 @@ def profile_runs(
     artefacts: Sequence[Artefact],
     target: Target | ResolvedTarget,
     *,
-    budget_s: float = 2.0,
+    budget_s: float = BUDGET_S,
     deadline_s: float | None = None,
     worker: Worker | None = None,
 ) -> list[tuple[Timing, OpProfile]]:

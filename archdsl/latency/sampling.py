@@ -21,6 +21,8 @@ from archdsl.telemetry.cpu import Usage, Watch, load_average
 
 Call = Callable[[], object]
 Anew = Callable[[int], Call]
+BUDGET_S = 2.0
+"""Seconds of timed runs of a network, where nobody says how many."""
 Warm = Callable[[float], object]
 """Called once all are warm, with the most seconds that the runs will take."""
 
@@ -37,7 +39,7 @@ class Sampling:
                  longer than the budget
     """
 
-    budget_s: float = 2.0
+    budget_s: float = BUDGET_S
     min_runs: int = 20
     max_runs: int = 5000
     warmup_s: float = 1.0

@@ -11,6 +11,7 @@ from archdsl.errors import ArchError, MeasureError
 from archdsl.latency.cache.quarantine import Quarantine
 from archdsl.latency.cache.timings import TimingCache
 from archdsl.latency.measurement import compare, measure
+from archdsl.latency.sampling import BUDGET_S
 from archdsl.latency.statistics import Ratio
 from archdsl.latency.timing import Timing
 from archdsl.runtimes.artefact import Artefact, Reference
@@ -52,7 +53,7 @@ def side_by_side(
     target: Target | ResolvedTarget,
     folder: Path,
     *,
-    budget_s: float = 2.0,
+    budget_s: float = BUDGET_S,
     deadline_s: float | None = None,
     cache: TimingCache | None = None,
     energy: bool = False,

@@ -15,6 +15,7 @@ from archdsl.failures import failed
 from archdsl.language.architecture.lower import lower
 from archdsl.language.architecture.model import Spec
 from archdsl.latency import Timing, TimingCache, Worker, measure
+from archdsl.latency.sampling import BUDGET_S
 from archdsl.latency.side_by_side import side_by_side
 from archdsl.runtimes.artefact import Artefact, Reference
 from archdsl.runtimes.export import artefact_of
@@ -44,7 +45,7 @@ class LatencyEvaluator:
         target: Target,
         *,
         cache: TimingCache | None = None,
-        budget_s: float = 2.0,
+        budget_s: float = BUDGET_S,
         worker: Worker | None = None,
         energy: bool = False,
     ):

@@ -20,6 +20,7 @@ from archdsl.latency import TimingCache
 from archdsl.latency.predictor.calibration import MOST_SEGMENTS, NETWORKS, Calibration, calibrate, choose_segments
 from archdsl.latency.predictor.networks import CandidateNetwork, networks_of
 from archdsl.latency.predictor.predictor import NetworkSegments, Prediction, Predictor, predicted_or_why
+from archdsl.latency.sampling import BUDGET_S
 from archdsl.passes.drop_train_only import drop_train_only
 from archdsl.passes.segments import work_of
 from archdsl.runtimes.adapters.null import analytic_ms
@@ -87,7 +88,7 @@ class PredictedLatencies:
         *,
         effort: Effort | None = None,
         cache: TimingCache | None = None,
-        network_s: float = 2.0,
+        network_s: float = BUDGET_S,
         seed: int = 0,
     ):
         self.space, self.targets, self.effort, self.cache = space, dict(targets), effort, cache
