@@ -298,8 +298,8 @@ def test_every_backend_answers_alike_at_every_pixel(name: str, tmp_path: Path):
 def test_openvino_answers_alike(name: str, tmp_path: Path):
     openvino = pytest.importorskip("openvino")
     spec = load(name, set=TINY[name])
-    module, x = telling_module(spec), images(2, *spec.input.size)
-    archdsl.export_onnx(spec, tmp_path / "m.onnx", module.state_dict(), batch=2)
+    module, x = telling_module(spec), images(8, *spec.input.size)  # so many that one tie is not 1 pixel in 10,000
+    archdsl.export_onnx(spec, tmp_path / "m.onnx", module.state_dict(), batch=8)
     with torch.inference_mode():
         want = module(x)
     compiled = openvino.Core().compile_model(str(tmp_path / "m.onnx"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
@@ -307,8 +307,7 @@ def test_openvino_answers_alike(name: str, tmp_path: Path):
     for name_, other in want.items() if isinstance(want, dict) else [("logits", want)]:
         got = found[compiled.output(name_)]
         assert difference(torch.from_numpy(got), other) <= 1e-4
-        others = (got.argmax(1) != other.numpy().argmax(1)).sum()
-        assert others <= max(1, 1e-4 * got.argmax(1).size), "but for a tie, the pixels' answers are the same"
+        assert (got.argmax(1) == other.numpy().argmax(1)).mean() >= 0.9999
 
 
 @pytest.mark.parametrize("name", TINY)

@@ -298,6 +298,9 @@ def test_a_page_goes_where_it_is_asked_for_and_not_into_somebody_elses_folder(
     found = told(capsys)
     assert (found["page"], found["trials"]) == ("page/report.html", 6)
     assert {path.name for path in (tmp_path / "page").iterdir()} >= {"report.html", "front.csv", "front.svg"}
+    assert run(["report", "run", "--out", "page"]) == 0, "a page of ours is written anew"
+    assert status("page").num_evaluated == 6, "its folder leads to the study"
+    capsys.readouterr()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("hello")
     assert run(["report", "run", "--out", "mine"]) == 1

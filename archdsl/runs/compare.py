@@ -119,7 +119,7 @@ def conditions_of(view: StudyView) -> dict[str, str]:
 
 
 def _circumstances_of(view: StudyView) -> dict[str, str]:
-    """What may differ between searches, and is told."""
+    """What may differ between searches, and is reported."""
     accuracy = view.plan.get("accuracy")
     seeds = accuracy.get("seeds") if isinstance(accuracy, Mapping) else None
     job = view.job or {}

@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from archdsl.evaluators.protocol import REAL_TRAINING
-from archdsl.files import claim_folder, write_file
+from archdsl.files import write_file
 from archdsl.report.front_confirmation import ConfirmationReport
 from archdsl.report.front_csv import front_csv
 from archdsl.report.front_page import front_page, page_facts
 from archdsl.report.front_picture import front_svg
 from archdsl.report.front_rows import differences
-from archdsl.runs.folder import MARKER, PAGE
+from archdsl.runs.folder import PAGE, RunFolder
 from archdsl.runs.reading import OpenedSearch, open_search
 from archdsl.runs.search_parts import targets_of
 from archdsl.study.campaign import CampaignResult
 from archdsl.study.config import StudyConfig
 from archdsl.study.predicted_latencies import NAME, PredictedLatencies
+from archdsl.study.storage.urls import is_url
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,16 @@ def write_report(
     opened = open_search(run, study)
     view = opened.view
     where = out if out is not None else opened.folder if opened.folder is not None else Path("runs", view.name)
-    folder = claim_folder(where, MARKER)
+    kept = opened.storage if is_url(opened.storage) else str(Path(opened.storage).absolute())
+    folder_of_run = RunFolder(where)
+    folder_of_run.describe_if_new({"study": view.name, "space": opened.space.data, "storage": kept})
+    folder = folder_of_run.path
     title = f"{view.name}: {' against '.join(objective.name for objective in view.objectives)}"
     write_file(folder / "front.csv", front_csv(opened.rows))
     if len(view.objectives) >= 2 and opened.rows:
         write_file(folder / "front.svg", front_svg(opened.front, [row.name for row in opened.rows], title))
+    else:
+        (folder / "front.svg").unlink(missing_ok=True)
     write_file(folder / PAGE, _page(opened, title))
     finished = sum(record.state != "open" for record in view.records)
     return WrittenReport(view.name, folder / PAGE, len(opened.rows), finished)

@@ -52,7 +52,7 @@ MOST_COUNTED = 512
 
 
 class Problems:
-    """Gathers the problems of several steps, so that all are told at once."""
+    """Gathers the problems of several steps, so that all are reported at once."""
 
     def __init__(self) -> None:
         self._errors: list[ArchError] = []

@@ -18,7 +18,7 @@ from archdsl.study.view import WorkerView
 class SearchStatus:
     """A search as it stands.
 
-    trials: how many in each state; num_evaluated, num_wanted: networks, the latter None where the search has not told
+    trials: how many in each state; num_evaluated, num_wanted: networks, the latter None where it was not published
     an_hour: networks evaluated an hour, lately; left_s: seconds until the wanted ones are, at that rate
     last_finished: when the last trial ended, in this machine's time; stop_requested: whether workers were asked to end
     """

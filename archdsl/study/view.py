@@ -54,7 +54,7 @@ class StudyView:
 
     @property
     def job(self) -> Mapping[str, Any] | None:
-        """The search as plain data; None for a study whose search has not told."""
+        """The search as plain data; None where the study does not hold it."""
         found = self.attributes.get("job")
         return found if isinstance(found, Mapping) else None
 
